@@ -1,0 +1,140 @@
+"""Becoming the single instance: taking the lock, waiting for it, and ending the orphans of a dead master.
+
+Runs before there is any worker, so it may wait; a stop signal ends every wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyworkers._core import policy
+from pyworkers._master.execute import SIGNAL_OF
+from pyworkers._posix.lockfile import Holder, LockFile, Tenure
+from pyworkers._posix.signals import STOPPING, MasterSignals
+
+BLIND_RETRY_S = 0.25
+"""Where the holder cannot be watched (another user's PID namespace, a kernel without pidfds), try again after this."""
+
+
+class Entry(enum.Enum):
+    """How it ended."""
+
+    HELD = "held"
+    BUSY = "busy"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What entering needs.
+
+    Attributes:
+        stop_timeout: In seconds, for the ladder of the orphans.
+        log: Takes a level and a line.
+    """
+
+    lock: LockFile
+    trapped: MasterSignals
+    stop_timeout: float
+    log: Callable[[int, str], None]
+
+
+def enter(gate: Gate, wait_s: float) -> tuple[Entry, Tenure | None]:
+    """Take the lock, and return how that ended, and for BUSY who has it.
+
+    Args:
+        gate: The lock and what goes with it.
+        wait_s: How many seconds to wait for another instance; infinity for ever. Orphans are not waited for but
+            ended.
+    """
+    deadline = time.monotonic() + wait_s
+    while not gate.lock.acquire():
+        tenure = gate.lock.tenure()
+        if tenure is not None and not tenure.master_alive:
+            gate.log(
+                logging.WARNING,
+                f"lock {gate.lock.path} is held by what is left of {tenure.name} master={tenure.master}"
+                f" pids={','.join(str(holder.pid) for holder in tenure.holders)}; ending them first",
+            )
+            if _end(tenure.holders, gate):
+                return Entry.STOPPED, None
+        elif tenure is not None and time.monotonic() >= deadline:
+            return Entry.BUSY, tenure
+        elif _watch([] if tenure is None else _watched(tenure), gate, deadline):
+            return Entry.STOPPED, None
+    return Entry.HELD, None
+
+
+def held_by(lock: LockFile, tenure: Tenure) -> str:
+    """Say who has the lock, to a person."""
+    pids = [str(holder.pid) for holder in tenure.holders if holder.pid != tenure.master]
+    others = f" and {len(pids)} other process{'es' if len(pids) > 1 else ''}" if pids else ""
+    master = f"master pid {tenure.master}" if tenure.master is not None else "a process"
+    return f"already running: lock {lock.path} is held by {tenure.name}, {master}{others}"
+
+
+def _watched(tenure: Tenure) -> list[int]:
+    """Return a pidfd of the holder whose end is worth waking up for."""
+    for holder in tenure.holders:
+        if holder.pid == tenure.master and (pidfd := holder.open_pidfd()) is not None:
+            return [pidfd]
+    return []
+
+
+def _watch(pidfds: list[int], gate: Gate, until: float) -> bool:
+    """Wait until one of them has ended, but not beyond `until`; return whether to stop instead."""
+    poller = select.poll()
+    poller.register(gate.trapped.fileno(), select.POLLIN)
+    for pidfd in pidfds:
+        poller.register(pidfd, select.POLLIN)
+    if not pidfds:
+        until = min(until, time.monotonic() + BLIND_RETRY_S)
+    left_s = max(0.0, until - time.monotonic())
+    poller.poll(None if math.isinf(left_s) else min(math.ceil(left_s * 1000), 2**31 - 1))
+    for pidfd in pidfds:
+        os.close(pidfd)
+    return any(signum in STOPPING for signum in gate.trapped.take())
+
+
+def _end(holders: tuple[Holder, ...], gate: Gate) -> bool:
+    """Send the orphans down the ladder until they are gone; return whether to stop instead."""
+    pidfds = {pidfd for holder in holders if (pidfd := holder.open_pidfd()) is not None}
+    try:
+        if not pidfds:
+            return _watch([], gate, math.inf)
+        for rung in policy.stop_ladder(gate.stop_timeout, time.monotonic()):
+            if _await_end(pidfds, gate, rung.at):
+                return True
+            for pidfd in pidfds:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(pidfd, SIGNAL_OF[rung.action])
+        return _await_end(pidfds, gate, time.monotonic() + policy.ABANDON_S)
+    finally:
+        for pidfd in pidfds:
+            os.close(pidfd)
+
+
+def _await_end(pidfds: set[int], gate: Gate, until: float) -> bool:
+    """Wait until all of them have ended, but not beyond `until`; return whether to stop instead."""
+    poller = select.poll()
+    poller.register(gate.trapped.fileno(), select.POLLIN)
+    for pidfd in pidfds:
+        poller.register(pidfd, select.POLLIN)
+    while pidfds and (left_s := until - time.monotonic()) > 0:
+        for descriptor, _ in poller.poll(math.ceil(left_s * 1000)):
+            if descriptor in pidfds:
+                poller.unregister(descriptor)
+                pidfds.remove(descriptor)
+                os.close(descriptor)
+        if any(signum in STOPPING for signum in gate.trapped.take()):
+            return True
+    return False

@@ -1,0 +1,64 @@
+"""Waits, collects, feeds the core in a fixed order, carries out what it decides, until it says that it is over.
+
+The order of one turn: records of workers, then exits, then signals, then deadlines. Exits before timers, so that a
+worker that left at the edge of its time is not killed; a stop before a respawn, so that nothing is forked to be
+stopped. After the first fork nothing but `Finish` ends the loop.
+"""
+
+from __future__ import annotations
+
+from pyworkers._core import messages as m
+from pyworkers._core.supervisor import Supervisor
+from pyworkers._logs import SinkHandler
+from pyworkers._master.execute import Executor, Kernel
+
+STOP_GRACE_S = 1.0
+FINISH_GRACE_S = 10.0
+"""How long `on_failure` functions may go on after the last worker: a stop is bounded, a natural end has time."""
+
+
+class Loop:
+    """One master's life, from the first fork to the last reap."""
+
+    def __init__(self, core: Supervisor, kernel: Kernel, executor: Executor, log: SinkHandler) -> None:
+        self._core = core
+        self._kernel = kernel
+        self._executor = executor
+        self._log = log
+        self._finish: m.Finish | None = None
+
+    def run(self) -> int:
+        """Run until no process is left, and return the exit code."""
+        self._feed(m.StartRequested())
+        while True:
+            self._executor.tell_failures(self._kernel.now())
+            if self._finish is not None and self._executor.notices.idle:
+                return self._finish.exit_code
+            self._turn()
+
+    def _turn(self) -> None:
+        wake = self._kernel.wait(self._timeout(), self._log.sink.waiting())
+        if self._log.sink.waiting() is not None:
+            self._log.sink.flush()
+        for event in self._executor.translate(wake):
+            self._feed(event)
+        deadline = self._core.next_deadline()
+        if deadline is not None and deadline <= self._kernel.now():
+            self._feed(m.DeadlineReached())
+
+    def _timeout(self) -> float | None:
+        deadlines = [
+            deadline
+            for deadline in (self._core.next_deadline(), self._executor.notices.next_deadline())
+            if deadline is not None
+        ]
+        return max(0.0, min(deadlines) - self._kernel.now()) if deadlines else None
+
+    def _feed(self, event: m.Event) -> None:
+        for effect in self._core.handle(event, self._kernel.now()):
+            if isinstance(effect, m.Finish):
+                self._finish = effect
+                grace_s = STOP_GRACE_S if effect.stopped else FINISH_GRACE_S
+                self._executor.notices.close(self._kernel.now(), grace_s=grace_s)
+            elif (news := self._executor.carry_out(effect)) is not None:
+                self._feed(news)

@@ -1,0 +1,1 @@
+"""Speaks to the kernel. Leaf functions: no policy, no loop, no logging."""

@@ -1,0 +1,82 @@
+"""Memory that the master and its workers share: one byte for each handler, one cell for each PIN.
+
+mmap(2), MAP_SHARED | MAP_ANONYMOUS: inherited across fork, and it outlives the process that wrote it, which is the
+point: the master reads what a dead worker was at. A cell has one writer, the PIN's live worker, so it needs no lock;
+a worker killed in the middle of a write leaves at worst a garbled label.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+
+_PROGRESS = struct.Struct("=QQ")
+_LABEL = struct.Struct("=H")
+CELL_SIZE = 256
+LABEL_MAX = CELL_SIZE - _PROGRESS.size - _LABEL.size
+"""The longest label in bytes of UTF-8; a longer one is cut."""
+
+_NO_TOTAL = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a worker was at: the label of its unit, and how many items of `track` it has done, of how many."""
+
+    unit: str = ""
+    done_count: int = 0
+    total_count: int | None = None
+
+
+class Cells:
+    """The shared memory of one instance.
+
+    Args:
+        handlers: How many handlers there are.
+        seats: How many PINs there are; a PIN's cell is found by its place among them.
+    """
+
+    def __init__(self, handlers: int, seats: int) -> None:
+        self._base = -(-handlers // 64) * 64
+        self._memory = mmap.mmap(-1, self._base + seats * CELL_SIZE)
+
+    def close(self) -> None:
+        """In the master, at the end."""
+        self._memory.close()
+
+    def is_cooperative(self, handler: int) -> bool:
+        """Whether a worker of this handler has ever reached a checkpoint."""
+        return self._memory[handler] != 0
+
+    def mark_cooperative(self, handler: int) -> None:
+        """In the worker: note the handler's first checkpoint, for all its workers to come."""
+        self._memory[handler] = 1
+
+    def clear(self, seat: int) -> None:
+        """In the master, before a fork: the cell now belongs to the PIN's next attempt."""
+        at = self._base + seat * CELL_SIZE
+        _PROGRESS.pack_into(self._memory, at, 0, _NO_TOTAL)
+        _LABEL.pack_into(self._memory, at + _PROGRESS.size, 0)
+
+    def write_label(self, seat: int, label: str) -> None:
+        """In the worker: name the unit at work."""
+        at = self._base + seat * CELL_SIZE + _PROGRESS.size
+        data = label.encode(errors="replace")[:LABEL_MAX]
+        # Length zero while the text changes: a reader sees no label rather than half of two.
+        _LABEL.pack_into(self._memory, at, 0)
+        self._memory[at + _LABEL.size : at + _LABEL.size + len(data)] = data
+        _LABEL.pack_into(self._memory, at, len(data))
+
+    def write_progress(self, seat: int, done: int, total: int | None) -> None:
+        """In the worker: mark how many items are done."""
+        _PROGRESS.pack_into(self._memory, self._base + seat * CELL_SIZE, done, _NO_TOTAL if total is None else total)
+
+    def read(self, seat: int) -> Trace:
+        """In the master: return what the PIN's latest attempt was at."""
+        at = self._base + seat * CELL_SIZE
+        done, total = _PROGRESS.unpack_from(self._memory, at)
+        (length,) = _LABEL.unpack_from(self._memory, at + _PROGRESS.size)
+        text = at + _PROGRESS.size + _LABEL.size
+        label = self._memory[text : text + min(length, LABEL_MAX)].decode(errors="replace")
+        return Trace(label, done, None if total == _NO_TOTAL else total)

@@ -1,0 +1,86 @@
+"""What workers tell the master: fixed records on one pipe that all of them share.
+
+pipe(7): writes of at most PIPE_BUF bytes are atomic, so records never mix, and the writer blocks while the pipe is
+full, which only lasts until the master's next look. Anything else that lands in the pipe is dropped, never obeyed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import struct
+from dataclasses import dataclass
+
+from pyworkers._core.types import Pid
+
+_RECORD = struct.Struct("=2sBBI")
+_MAGIC = b"pw"
+
+
+class Word(enum.IntEnum):
+    """What a worker can say."""
+
+    UP = 1
+    STOP_ALL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One record: who said it, what, and a number that goes with it (the exit code of `stop_all`)."""
+
+    pid: Pid
+    word: Word
+    number: int
+
+
+class Channel:
+    """Both ends of the pipe, until one side of a fork drops the end that it has no use for."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when a worker has said something."""
+        return self._reader
+
+    def close(self) -> None:
+        """In the master, at the end."""
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def become_worker(self) -> None:
+        """In the child: drop the reading end, so that a write fails once the master is gone instead of blocking."""
+        os.close(self._reader)
+
+    def tell(self, word: Word, number: int = 0) -> None:
+        """In the worker: say it to the master, if there is still one."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._writer, _RECORD.pack(_MAGIC, word, number, os.getpid()))
+
+    def read(self) -> list[Told]:
+        """In the master: return what was said since the last call."""
+        # A multiple of the record's size, so that a full read ends on a boundary.
+        size = 8192 * _RECORD.size
+        chunks: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._reader, size):
+                chunks.append(chunk)
+                if len(chunk) < size:
+                    break
+        return _parse(b"".join(chunks))
+
+
+def _parse(data: bytes) -> list[Told]:
+    told: list[Told] = []
+    position = data.find(_MAGIC)
+    while position >= 0 and position + _RECORD.size <= len(data):
+        _, word, number, pid = _RECORD.unpack_from(data, position)
+        if word in Word._value2member_map_ and pid:
+            told.append(Told(Pid(pid), Word(word), number))
+            position += _RECORD.size
+        else:
+            position += 1
+        position = data.find(_MAGIC, position)
+    return told

@@ -1,0 +1,160 @@
+"""Processes: fork, the parent-death signal, reaping by own pids, the standard streams.
+
+Every function says which side of a fork may call it where that matters. Nothing here decides what a death means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled, Vanished
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_PEEK = os.WEXITED | os.WNOHANG | os.WNOWAIT if hasattr(os, "waitid") else 0
+
+
+class _Prctl(Protocol):
+    def __call__(self, option: int, arg2: int, arg3: int, arg4: int, arg5: int, /) -> int: ...
+
+
+def _find_prctl() -> _Prctl | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    # Looked up before the first fork: a child that imports or resolves anything dirties pages of its own.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+    return cast("_Prctl", prctl)
+
+
+_prctl = _find_prctl()
+
+
+def fork(child_main: Callable[[], int]) -> Pid:
+    """Fork, and in the child run `child_main` and leave with the code that it returns.
+
+    The caller has blocked every signal; `child_main` unblocks them when its own traps stand.
+
+    Raises:
+        OSError: fork(2) failed with EAGAIN or ENOMEM; there is no child.
+    """
+    pid = os.fork()
+    if pid:
+        return Pid(pid)
+    # Pessimistic until proven: whatever happens below, not a line of the caller's stack runs in the child.
+    code = 1
+    try:
+        code = child_main()
+    except BaseException as error:  # noqa: BLE001  (the last resort: a defect of ours must not end in silence)
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        os._exit(code)
+
+
+def die_with_parent(parent: Pid, signum: int) -> bool:
+    """In the child: ask for `signum` when the parent's forking thread ends, and return whether the parent lives.
+
+    prctl(2), PR_SET_PDEATHSIG: the setting is lost when credentials change, so it is armed again after user code that
+    may call setuid. The parent may have died before the call: only the comparison after it closes that window, and it
+    compares with the saved pid, since an orphan goes to a subreaper as often as to process 1.
+    """
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
+    return os.getppid() == parent
+
+
+def collect(own: set[Pid]) -> list[tuple[Pid, ExitStatus]]:
+    """Reap every process of `own` that has ended, take it out of `own`, and return how each ended.
+
+    waitpid(-1) would steal the statuses of the `subprocess` calls of hooks. So peek at who ended (waitid(2), WNOWAIT)
+    and collect that pid if it is ours. If it is a stranger, it stands before ours until its owner collects it, so ask
+    for each of our own once. Without WUNTRACED a stopped process is no exit.
+    """
+    ended: list[tuple[Pid, ExitStatus]] = []
+    while own:
+        try:
+            found = os.waitid(os.P_ALL, 0, _PEEK) if _PEEK else None
+        except ChildProcessError:
+            # No child at all is left, so whoever we still count has been collected by somebody else.
+            found = None
+        else:
+            if found is None and _PEEK:
+                break
+        if found is None or found.si_pid not in own:
+            ended += [(pid, status) for pid in sorted(own) if (status := _reap(pid)) is not None]
+            own.difference_update(pid for pid, _ in ended)
+            break
+        pid = Pid(found.si_pid)
+        own.discard(pid)
+        ended.append((pid, _reap(pid) or Vanished()))
+    return ended
+
+
+def _reap(pid: Pid) -> ExitStatus | None:
+    try:
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return Vanished()
+    if reaped == 0:
+        return None
+    if os.WIFSIGNALED(status):
+        return Signaled(os.WTERMSIG(status))
+    return Exited(os.WEXITSTATUS(status))
+
+
+def send(pid: Pid, signum: int) -> None:
+    """Send a signal to a child that has not been reaped; until then its pid cannot belong to anybody else."""
+    # ESRCH cannot be news, since only reaping ends a process for us; EPERM is a worker that changed its user.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signum)
+
+
+def open_standard_streams() -> None:
+    """Fill the descriptors 0 to 2 with /dev/null where they are closed, so that no file of ours lands on them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
+def flush_standard_streams() -> None:
+    """Write out what Python holds back for stdout and stderr.
+
+    Raises:
+        OSError: The stream's other end is gone, or the disk is full.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+
+
+def detach(ready: Callable[[], int]) -> None:
+    """Become a daemon as daemon(7) tells: fork, setsid(2), fork; the directory and the mask stay as they are.
+
+    Runs `ready` in the process that the caller's shell waits for, and leaves there with the code that it returns.
+    Returns in the daemon, whose standard streams are /dev/null.
+    """
+    flush_standard_streams()
+    if os.fork():
+        os._exit(ready())
+    os.setsid()
+    # Not a session leader any more, so that opening a terminal never makes it the controlling one.
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def signal_name(signum: int) -> str:
+    """Return `SIGTERM` for 15; a real-time signal without a name of its own becomes `SIG35`."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"SIG{signum}"

@@ -1,0 +1,166 @@
+"""Signals: the master's traps and wake-up pipe, and the mask around a fork.
+
+A trap records its signal and nothing more. The byte that the interpreter's C handler writes into the wake-up pipe
+only wakes the poll: a full pipe may lose bytes, the record is not lost. In the child, still blocked, the wake-up
+descriptor goes first (it is inherited, and would write into the master's pipe), then every disposition is replaced.
+
+The functions of `signal` convert to enums on each call, and dirty pages in every child that way; what runs between
+fork and the handler uses the C functions beneath them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+from collections.abc import Callable, Generator, Iterable, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# No stubs know this module; typed by its use below.
+_signal: Any = importlib.import_module("_signal")
+
+Trap = Callable[[int, FrameType | None], object] | int
+"""What `signal.signal` takes: a function, SIG_DFL or SIG_IGN."""
+
+# The C functions know these two by identity, and not the enums of `signal`.
+DEFAULT: int = _signal.SIG_DFL
+IGNORE: int = _signal.SIG_IGN
+
+INTERRUPT, QUIT = signal.SIGINT, signal.SIGQUIT
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+MANAGED = frozenset(
+    {
+        *STOPPING,
+        signal.SIGCHLD,
+        signal.SIGHUP,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+    }
+)
+"""The signals that mean something to a master."""
+
+# Never ignored, whoever started us: without TERM there is no stop, and ignored SIGCHLD makes the kernel throw the
+# statuses of our children away (waitpid(2), NOTES). What else was ignored stays so, as nohup(1) expects.
+_ALWAYS = frozenset({signal.SIGTERM, signal.SIGCHLD})
+
+_ALL = frozenset(signal.valid_signals())
+
+
+class Interrupted(BaseException):
+    """A stop signal arrived inside `MasterSignals.raising`; user code of the master's start must not swallow it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class MasterSignals:
+    """The master's traps, installed for the time of a `with` block, and what they have recorded."""
+
+    def __init__(self) -> None:
+        self._pending: list[int] = []
+        self._raising: frozenset[int] = frozenset()
+        self._previous: dict[int, Trap | None] = {}
+        self._reader = self._writer = -1
+        self._old_wakeup = -1
+        self.inherited_mask: frozenset[int] = frozenset()
+
+    def __enter__(self) -> Self:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        # SIG_SETMASK below is the last step: a signal that was blocked so far finds its trap.
+        self.inherited_mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, MANAGED))
+        self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for signum in MANAGED:
+            previous = signal.getsignal(signum)
+            self._previous[signum] = previous
+            if previous != signal.SIG_IGN or signum in _ALWAYS:
+                signal.signal(signum, self._trap)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.inherited_mask - MANAGED)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, MANAGED)
+        for signum, previous in self._previous.items():
+            # None is a disposition that C code installed; Python cannot bring it back.
+            if previous is not None:
+                signal.signal(signum, previous)
+        signal.set_wakeup_fd(self._old_wakeup)
+        os.close(self._reader)
+        os.close(self._writer)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.inherited_mask)
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when a signal arrives."""
+        return self._reader
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return what a child has no use for."""
+        return (self._reader, self._writer)
+
+    def take(self) -> list[int]:
+        """Return the signals that have arrived since the last call, in their order, SIGCHLD left out."""
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(self._reader, 4096)) == 4096:
+                pass
+        taken = self._pending[:]
+        # Not clear(): a trap may have appended since the copy.
+        del self._pending[: len(taken)]
+        return taken
+
+    @contextlib.contextmanager
+    def raising(self, signums: Iterable[int]) -> Generator[None]:
+        """Let these signals raise `Interrupted` inside the block, at once if one has come already.
+
+        Only around code of the user that runs in the master, where nothing of ours can be torn.
+        """
+        self._raising = frozenset(signums)
+        try:
+            for signum in self._pending:
+                if signum in self._raising:
+                    raise Interrupted(signum)
+            yield
+        finally:
+            self._raising = frozenset()
+
+    def _trap(self, signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGCHLD:
+            return
+        self._pending.append(signum)
+        if signum in self._raising:
+            self._raising = frozenset()
+            raise Interrupted(signum)
+
+
+@contextlib.contextmanager
+def blocked() -> Generator[None]:
+    """Block every signal inside the block: around a fork, so that none runs in the wrong process."""
+    mask = _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+    try:
+        yield
+    finally:
+        _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def forget_wakeup() -> None:
+    """In the child, signals blocked: let no signal write into the pipe of the parent."""
+    _signal.set_wakeup_fd(-1)
+
+
+def install(traps: Mapping[int, Trap]) -> None:
+    """In the child, signals blocked: replace the dispositions."""
+    for signum, trap in traps.items():
+        _signal.signal(signum, trap)
+
+
+def unblock(mask: frozenset[int]) -> None:
+    """In the child, when its traps stand: set the mask that the user's code shall see."""
+    _signal.pthread_sigmask(signal.SIG_SETMASK, mask)

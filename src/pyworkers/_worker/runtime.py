@@ -1,0 +1,463 @@
+"""What a handler can ask of its app: checkpoints, waits, protected sections, and the traps beneath them.
+
+A trap records; `checkpoint` dispatches. A trap raises only where DESIGN allows a worker to be cut: in a handler that
+has no checkpoints, inside `interruptible`, and, outside `critical`, for the interrupt. It raises once for TERM and
+once for QUIT, because the master sends both again to stragglers, and a `finally` must not be torn by the second one.
+
+Unbound, which is outside a worker, everything here is harmless, so that a handler runs in a plain unit test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import math
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from pyworkers._core.types import Pid, Pin
+from pyworkers._posix import signals
+from pyworkers._posix.cells import Cells
+from pyworkers._posix.channel import Channel, Word
+from pyworkers.errors import ExitCode, Stop, UsageError
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
+
+class HasFileno(Protocol):
+    """A file, a socket, a pipe's end, a queue's reader: whatever poll(2) can wait for."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        ...
+
+
+Waitable = TypeVar("Waitable", bound="int | HasFileno")
+
+IGNORED = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH"))
+"""Ignored in a worker without an `on_signal` function; INT always is, so that Ctrl-C leaves the stop to the master."""
+
+RESERVED = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP})
+"""What `on_signal` cannot have: ours, or the kernel's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What makes a runtime that of one worker.
+
+    Attributes:
+        pin: The PIN it holds.
+        seat: Where its cell is.
+        handler: Which handler's shared byte is its own.
+        master: The pid that getppid(2) has to return while the master lives.
+        cooperative: The option.
+        stop_timeout: The option; also how long the worker may go on after the master's death.
+        functions: The `on_signal` functions.
+        dump_descriptor: Where the watchdog writes.
+    """
+
+    pin: Pin
+    seat: int
+    handler: int
+    master: Pid
+    cooperative: bool | None
+    stop_timeout: float
+    functions: Mapping[int, Sequence[Callable[[], object]]]
+    cells: Cells
+    channel: Channel
+    dump_descriptor: int
+
+
+class Runtime:
+    """One app's runtime; `bind` makes it a worker's.
+
+    Attributes:
+        pending: Whether `checkpoint` has anything to do. The one thing that its fast path looks at.
+    """
+
+    __slots__ = (
+        "_binding",
+        "_cooperative",
+        "_critical_depths",
+        "_inline_pin",
+        "_interruptible_depth",
+        "_loop",
+        "_main",
+        "_raised",
+        "_recorded",
+        "_running",
+        "_stop_code",
+        "_stop_pipe",
+        "_task",
+        "_wakeup",
+        "critical",
+        "interruptible",
+        "pending",
+    )
+
+    def __init__(self) -> None:
+        self.pending = False
+        self.critical = Critical(self)
+        self.interruptible = Interruptible(self)
+        self._binding: Binding | None = None
+        self._inline_pin: int | None = None
+        self._main = 0
+        self._running = False
+        self._cooperative = False
+        self._recorded: list[int] = []
+        self._stop_code: ExitCode | None = None
+        self._raised: set[int] = set()
+        self._critical_depths: dict[int, int] = {}
+        self._interruptible_depth = 0
+        self._wakeup: tuple[int, int] | None = None
+        self._stop_pipe: tuple[int, int] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    # The worker's side of it: boot calls these.
+
+    def bind(self, binding: Binding) -> None:
+        """Become the runtime of this worker, in its main thread."""
+        self._binding = binding
+        self._main = threading.get_ident()
+        self._cooperative = binding.cooperative is True
+        # The first checkpoint takes the slow path: that is how it is noticed.
+        self.pending = True
+
+    def traps(self) -> dict[int, Callable[[int, FrameType | None], object] | int]:
+        """Return the dispositions of a worker's signals."""
+        assert self._binding is not None
+        functions = self._binding.functions
+        return {
+            **dict.fromkeys(IGNORED, signals.IGNORE),
+            signal.SIGINT: signals.IGNORE,
+            signal.SIGCHLD: signals.DEFAULT,
+            **dict.fromkeys(functions, self._record),
+            signal.SIGTERM: self._stop,
+            signal.SIGQUIT: self._stop,
+        }
+
+    def begin(self) -> None:
+        """From here on a stop may be raised; one that has come during `on_worker_start` is raised now."""
+        self._running = True
+        if self._stop_code is not None:
+            self._raise_stop()
+
+    def end(self) -> None:
+        """From here on nothing is raised by TERM: the handler is over."""
+        self._running = False
+
+    @contextlib.contextmanager
+    def inside_loop(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> Generator[None]:
+        """While the handler is the `task` of a running `loop`: stop it by cancelling."""
+        self._loop, self._task = loop, task
+        reader, _ = self._wakeup_pipe()
+        loop.add_reader(reader, self._on_wakeup)
+        try:
+            self._on_wakeup()
+            yield
+        finally:
+            self._loop = self._task = None
+            loop.remove_reader(reader)
+
+    @contextlib.contextmanager
+    def inline(self, pin: int) -> Generator[None]:
+        """While a handler runs for a debugger: know the PIN, and be harmless otherwise."""
+        self._inline_pin = pin
+        try:
+            yield
+        finally:
+            self._inline_pin = None
+
+    # The handler's side of it: App calls these.
+
+    @property
+    def pin(self) -> int | None:
+        """The worker's PIN."""
+        return self._binding.pin if self._binding else self._inline_pin
+
+    @property
+    def stop_code(self) -> int | None:
+        """The code of the stop that is due, if one is."""
+        return self._stop_code
+
+    def dispatch(self) -> None:
+        """The checkpoint's slow path: run what is recorded, raise what is due."""
+        if self._binding is None:
+            return
+        ident = threading.get_ident()
+        if ident == self._main:
+            self._reach_checkpoint()
+        if self._critical_depths.get(ident):
+            return
+        self._deliver(ident)
+
+    def sleep(self, seconds: float) -> None:
+        """See `App.sleep`."""
+        if self._binding is None:
+            time.sleep(seconds)
+        else:
+            no_fds: list[int] = []
+            self.wait(no_fds, seconds)
+
+    def wait(self, fds: Iterable[Waitable], timeout: float | None) -> list[Waitable]:
+        """See `App.wait`."""
+        if _loop_is_running():
+            raise UsageError("app.sleep and app.wait block: inside a running asyncio loop, await instead")
+        waited = list(fds)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ident = threading.get_ident()
+        while True:
+            if self.pending:
+                self.dispatch()
+            poller = select.poll()
+            for fd in waited:
+                poller.register(fd, select.POLLIN)
+            wakeup = self._wakeup_of(ident)
+            if wakeup is not None:
+                poller.register(wakeup, select.POLLIN)
+                # Between the dispatch above and the first wake-up pipe, a signal may have come without a byte.
+                if self.pending and not self._critical_depths.get(ident):
+                    self.dispatch()
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            # poll(2) takes an int of milliseconds.
+            found = {fd for fd, _ in poller.poll(None if left_s is None else min(math.ceil(left_s * 1000), 2**31 - 1))}
+            if wakeup is not None and wakeup in found:
+                if ident == self._main:
+                    _drain(wakeup)
+                continue
+            ready = [fd for fd in waited if (fd if isinstance(fd, int) else fd.fileno()) in found]
+            if ready or (deadline is not None and time.monotonic() >= deadline):
+                return ready
+
+    def track(self, iterable: Iterable[T], total: int | None) -> Iterator[T]:
+        """See `App.track`."""
+        if total is None and isinstance(iterable, Sized):
+            total = len(iterable)
+        iterator = iter(iterable)
+        done = 0
+        while True:
+            # Before the item is taken: one that a stop leaves behind is still in its iterator.
+            if self.pending:
+                self.dispatch()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            yield item
+            done += 1
+            if self._binding is not None:
+                self._binding.cells.write_progress(self._binding.seat, done, total)
+
+    def unit(self, label: str) -> None:
+        """See `App.unit`."""
+        if self._binding is not None:
+            self._binding.cells.write_label(self._binding.seat, str(label))
+
+    def stop_all(self, code: int) -> None:
+        """See `App.stop_all`."""
+        if not isinstance(code, int) or isinstance(code, bool) or not 0 <= code <= 255:
+            raise UsageError(f"stop_all takes an exit code of 0 to 255, got {code!r:.80}")
+        if self._binding is not None:
+            self._binding.channel.tell(Word.STOP_ALL, code)
+
+    def enter_critical(self) -> None:
+        """Begin a section that nothing cuts."""
+        ident = threading.get_ident()
+        self._critical_depths[ident] = self._critical_depths.get(ident, 0) + 1
+
+    def leave_critical(self, *, failing: bool) -> None:
+        """End it; the outermost one lets out what is pending, but never over an exception in flight."""
+        ident = threading.get_ident()
+        depth = self._critical_depths[ident] - 1
+        if depth:
+            self._critical_depths[ident] = depth
+            return
+        del self._critical_depths[ident]
+        if self.pending and self._binding is not None and not failing:
+            self._deliver(ident)
+
+    def enter_interruptible(self) -> None:
+        """Begin a section that a stop may cut anywhere."""
+        if threading.get_ident() == self._main:
+            self._interruptible_depth += 1
+        if self.pending:
+            try:
+                self.dispatch()
+            except BaseException:
+                # Without an __enter__ that returned there will be no __exit__.
+                self.leave_interruptible()
+                raise
+
+    def leave_interruptible(self) -> None:
+        """End it."""
+        if threading.get_ident() == self._main:
+            self._interruptible_depth -= 1
+
+    # Traps and what they share with the above.
+
+    def _stop(self, signum: int, _frame: FrameType | None) -> None:
+        binding = self._binding
+        if binding is None:
+            return
+        if os.getppid() != binding.master:
+            self._arm_watchdog(binding)
+        if signum == signal.SIGQUIT or self._stop_code is None:
+            self._stop_code = ExitCode.INTERRUPTED if signum == signal.SIGQUIT else ExitCode.STOPPED
+        self.pending = True
+        if self._stop_pipe is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._stop_pipe[1], b"s")
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._on_wakeup)
+        elif signum not in self._raised and self._may_be_cut(signum):
+            self._raised.add(signum)
+            self._raise_stop()
+
+    def _record(self, signum: int, _frame: FrameType | None) -> None:
+        if signum not in self._recorded:
+            self._recorded.append(signum)
+        self.pending = True
+
+    def _may_be_cut(self, signum: int) -> bool:
+        if self._critical_depths.get(self._main):
+            return False
+        if signum == signal.SIGQUIT:
+            return True
+        return self._running and (self._interruptible_depth > 0 or not self._is_cooperative())
+
+    def _is_cooperative(self) -> bool:
+        binding = self._binding
+        if binding is None or binding.cooperative is not None:
+            return self._cooperative
+        # One byte for all workers of the handler: a respawn is not torn in its first unit.
+        return self._cooperative or binding.cells.is_cooperative(binding.handler)
+
+    def _reach_checkpoint(self) -> None:
+        binding = self._binding
+        if binding is not None and binding.cooperative is None and not self._cooperative:
+            self._cooperative = True
+            binding.cells.mark_cooperative(binding.handler)
+
+    def _deliver(self, ident: int) -> None:
+        if ident == self._main:
+            # Cleared before looking: a trap in between sets it again, and costs one more slow path.
+            self.pending = self._stop_code is not None
+            while self._recorded and self._binding is not None:
+                for function in self._binding.functions[self._recorded.pop(0)]:
+                    function()
+        if self._stop_code is not None:
+            self._raise_stop()
+
+    def _raise_stop(self) -> None:
+        """Raise Stop, or inside a running loop cancel the handler's task, which does the same at its next await."""
+        assert self._stop_code is not None
+        if self._task is not None and threading.get_ident() == self._main:
+            self._task.cancel()
+            return
+        if threading.get_ident() == self._main:
+            self._raised.add(signal.SIGTERM)
+            if self._stop_code is ExitCode.INTERRUPTED:
+                self._raised.add(signal.SIGQUIT)
+        raise Stop(int(self._stop_code))
+
+    def _on_wakeup(self) -> None:
+        """Inside the running loop: a signal has come."""
+        if self._wakeup is not None:
+            _drain(self._wakeup[0])
+        if self._stop_code is None or self._task is None or self._critical_depths.get(self._main):
+            return
+        if self._stop_code is ExitCode.INTERRUPTED or not self._is_cooperative():
+            self._raise_stop()
+
+    def _arm_watchdog(self, binding: Binding) -> None:
+        """Leave in `stop_timeout` seconds, whatever the interpreter is doing: the timer is a thread of C code."""
+        if binding.stop_timeout <= 0:
+            os._exit(ExitCode.STOPPED)
+        faulthandler.dump_traceback_later(binding.stop_timeout, exit=True, file=binding.dump_descriptor)
+
+    def _wakeup_of(self, ident: int) -> int | None:
+        """Return what wakes this thread: every signal the main thread, a stop the others."""
+        if self._binding is None:
+            return None
+        if ident == self._main:
+            return self._wakeup_pipe()[0]
+        if self._critical_depths.get(ident):
+            return None
+        if self._stop_pipe is None:
+            self._stop_pipe = _pipe()
+            if self._stop_code is not None:
+                os.write(self._stop_pipe[1], b"s")
+        return self._stop_pipe[0]
+
+    def _wakeup_pipe(self) -> tuple[int, int]:
+        # Made when first needed: most workers never wait, and a fork is to cost few calls.
+        if self._wakeup is None:
+            self._wakeup = _pipe()
+            signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+        return self._wakeup
+
+
+class Critical:
+    """`with app.critical():` see `App.critical`."""
+
+    __slots__ = ("_runtime",)
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def __enter__(self) -> None:
+        self._runtime.enter_critical()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        self._runtime.leave_critical(failing=kind is not None)
+        return False
+
+
+class Interruptible:
+    """`with app.interruptible():` see `App.interruptible`."""
+
+    __slots__ = ("_runtime",)
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def __enter__(self) -> None:
+        self._runtime.enter_interruptible()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        self._runtime.leave_interruptible()
+        return False
+
+
+def _pipe() -> tuple[int, int]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    return reader, writer
+
+
+def _drain(reader: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while len(os.read(reader, 4096)) == 4096:
+            pass
+
+
+def _loop_is_running() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None

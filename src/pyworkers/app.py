@@ -1,0 +1,371 @@
+"""App: what a user declares, and the façade of what a handler can ask for. It holds no logic of its own."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyworkers._core.scheduler import AssignmentError, Claim, claim
+from pyworkers._core.types import FailureRecord
+from pyworkers._settings import WorkerOptions, declared
+from pyworkers._worker.runtime import RESERVED, Critical, Interruptible, Runtime, Waitable
+from pyworkers.errors import DeclarationError, ExitCode
+
+if TYPE_CHECKING:
+    import os
+
+    from typing_extensions import Never, Unpack
+
+
+Result = int | None
+Handler = (
+    Callable[[int], Result]
+    | Callable[[], Result]
+    | Callable[[int], Coroutine[Any, Any, Result]]
+    | Callable[[], Coroutine[Any, Any, Result]]
+)
+"""A handler takes its PIN or nothing, and returns None or an exit code."""
+
+PlainFunction = Callable[[], object]
+PinFunction = Callable[[int], object]
+FailureFunction = Callable[[FailureRecord], object]
+
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
+MasterHook = TypeVar("MasterHook", bound=PlainFunction)
+PinHook = TypeVar("PinHook", bound=PinFunction | PlainFunction)
+FailureHook = TypeVar("FailureHook", bound=FailureFunction)
+SignalFunction = TypeVar("SignalFunction", bound=PlainFunction)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One registered handler: the function, its claim on PINs, and its own options."""
+
+    function: Callable[..., object]
+    name: str
+    takes_pin: bool
+    is_async: bool
+    claim: Claim
+    options: dict[str, object]
+
+    def call(self, pin: int) -> object:
+        """Call the function the way it was declared."""
+        return self.function(pin) if self.takes_pin else self.function()
+
+
+@dataclass(slots=True)
+class Declaration:
+    """All that an app declares; `App` fills it, `_compose` reads it.
+
+    Attributes:
+        options: Checked values, of the instance and as defaults of the workers.
+        closed: Whether it runs, so that nothing can be registered any more.
+    """
+
+    options: dict[str, Any]
+    handlers: list[WorkerSpec] = field(default_factory=list[WorkerSpec])
+    on_start: list[PlainFunction] = field(default_factory=list[PlainFunction])
+    on_worker_start: list[PinFunction] = field(default_factory=list[PinFunction])
+    on_worker_exit: list[PinFunction] = field(default_factory=list[PinFunction])
+    on_stop: list[PlainFunction] = field(default_factory=list[PlainFunction])
+    on_failure: list[FailureFunction] = field(default_factory=list[FailureFunction])
+    on_signal: dict[int, list[PlainFunction]] = field(default_factory=dict[int, list[PlainFunction]])
+    closed: bool = False
+
+
+class App:
+    """A set of handlers, each kept running on its PINs (process index numbers, from 0).
+
+    Every option has a flag (`--lock-file`) and a variable (`PYWORKERS_LOCK_FILE`); a flag beats a variable beats this.
+    Options of `@app.worker` given here are the defaults of every handler; what stands at a handler beats them all.
+
+    Args:
+        name: Of the instance, in logs; by default the name of the module that makes the App.
+        workers: The number of PINs for the handler without `pins`; None where each handler names its own.
+        normal_exit_codes: An exit code or several after which a PIN is done; by default 0, the original's.
+        lock_file: Allows a single instance, by an flock(2) that the workers share; by default none.
+        debug: Log at level DEBUG instead of INFO, and show the tracebacks of an app that cannot be imported.
+        worker_defaults: `backoff` (seconds: first delay and longest, by default 0.1 and 30), `stop_timeout` (seconds
+            from TERM to KILL, by default 8) and `cooperative` (whether TERM waits for a checkpoint, by default found
+            out).
+
+    Raises:
+        DeclarationError: An option is unknown or has a bad value.
+
+    Example:
+        >>> app = App("crawler", lock_file="/run/lock/crawler.lock")
+        >>> @app.worker(pins=range(0, 3))
+        ... def crawl(pin: int) -> None:
+        ...     for page in range(10):
+        ...         app.checkpoint()
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        workers: int | None = None,
+        normal_exit_codes: int | Iterable[int] = (0,),
+        lock_file: str | os.PathLike[str] | None = None,
+        debug: bool = False,
+        **worker_defaults: Unpack[WorkerOptions],
+    ) -> None:
+        given: dict[str, object] = {
+            "name": _calling_module() if name is None else name,
+            "workers": workers,
+            "normal_exit_codes": normal_exit_codes,
+            "lock_file": lock_file,
+            "debug": debug,
+            **worker_defaults,
+        }
+        self._declaration = Declaration(declared(given, ("instance", "worker"), "App"))
+        self._runtime = Runtime()
+        self._log = logging.getLogger(f"pyworkers.{self._declaration.options['name']}")
+
+    def __repr__(self) -> str:
+        names = ", ".join(spec.name for spec in self._declaration.handlers)
+        return f"<App {self._declaration.options['name']!r} handlers=[{names}]>"
+
+    # Declaring
+
+    def worker(
+        self, *misused: Never, pins: int | Iterable[int] | None = None, **options: Unpack[WorkerOptions]
+    ) -> Callable[[AnyHandler], AnyHandler]:
+        """Register a handler for its PINs, and return it unchanged.
+
+        Args:
+            misused: Nothing; it is here to tell a decorator without parentheses from others.
+            pins: An int, a range or any iterable of ints; without it, the handler takes every PIN of `range(workers)`
+                that no other handler claims.
+            options: As on App, for this handler.
+
+        Raises:
+            DeclarationError: The pins, an option or the function is wrong, or the app runs already.
+        """
+        if misused:
+            raise DeclarationError(
+                f"@app.worker needs parentheses: write @app.worker(pins=...) above {_name(misused[0])}"
+            )
+
+        def register(function: AnyHandler) -> AnyHandler:
+            name = _name(function)
+            self._check_open(f"worker '{name}'")
+            checked_options = declared(options, ("worker",), f"@app.worker of '{name}'")
+            try:
+                claimed = claim(name, pins)
+            except AssignmentError as error:
+                raise DeclarationError(str(error)) from None
+            takes_pin = _takes(function, f"worker '{name}'", "(pin)")
+            is_async = inspect.iscoroutinefunction(function)
+            self._declaration.handlers.append(WorkerSpec(function, name, takes_pin, is_async, claimed, checked_options))
+            return function
+
+        return register
+
+    def on_start(self, function: MasterHook) -> MasterHook:
+        """Run the function in the master, with the lock held, before the first fork. Use it bare: `@app.on_start`."""
+        self._add_hook(self._declaration.on_start, function, "on_start", "")
+        return function
+
+    def on_stop(self, function: MasterHook) -> MasterHook:
+        """Run the function in the master after the last worker is gone. It may wait for subprocesses of its own."""
+        self._add_hook(self._declaration.on_stop, function, "on_stop", "")
+        return function
+
+    def on_worker_start(self, function: PinHook) -> PinHook:
+        """Run the function in each worker before its handler, with the PIN: open database connections here."""
+        self._add_hook(self._declaration.on_worker_start, function, "on_worker_start", "(pin)")
+        return function
+
+    def on_worker_exit(self, function: PinHook) -> PinHook:
+        """Run the function in each worker, with the PIN, on every way out that Python sees."""
+        self._add_hook(self._declaration.on_worker_exit, function, "on_worker_exit", "(pin)")
+        return function
+
+    def on_failure(self, function: FailureHook) -> FailureHook:
+        """Run the function for each abnormal end of a worker, with a `FailureRecord`.
+
+        It runs in a short-lived process of its own, one failure at a time, and is killed after 10 seconds.
+        """
+        self._add_hook(self._declaration.on_failure, function, "on_failure", "(record)")
+        return function
+
+    def on_signal(self, signum: int, *misused: Never) -> Callable[[SignalFunction], SignalFunction]:
+        """Run the function in the worker's main thread at its next checkpoint after this signal: signal(7).
+
+        HUP, USR1, USR2, TTIN, TTOU and WINCH are ignored in a worker without such a function. USR1 and USR2 sent to
+        the master are passed on to every worker.
+
+        Raises:
+            DeclarationError: The signal is unknown, or one that pyworkers or the kernel keeps for itself.
+        """
+        if misused or not isinstance(signum, int) or isinstance(signum, bool):
+            raise DeclarationError("on_signal takes one signal: write @app.on_signal(signal.SIGUSR1)")
+        import signal
+
+        if signum not in signal.valid_signals() or signum in RESERVED:
+            raise DeclarationError(f"on_signal cannot have signal {signum!r}: it is reserved or does not exist")
+
+        def register(function: SignalFunction) -> SignalFunction:
+            functions = self._declaration.on_signal.setdefault(int(signum), [])
+            self._add_hook(functions, function, "on_signal", "")
+            return function
+
+        return register
+
+    # In a handler
+
+    @property
+    def pin(self) -> int | None:
+        """The PIN of this worker; None outside of one."""
+        return self._runtime.pin
+
+    @property
+    def log(self) -> logging.Logger:
+        """A standard logger; in a worker its lines carry handler, PIN and pid."""
+        return self._log
+
+    def checkpoint(self) -> None:
+        """Dispatch pending signals: here, between two units of work, a stop is raised, and nowhere else.
+
+        Outside a worker it does nothing.
+
+        Raises:
+            Stop: A stop is due. In an async handler the handler's task is cancelled instead.
+        """
+        if self._runtime.pending:
+            self._runtime.dispatch()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but wake the moment a stop is due; other signals are dispatched and the sleep goes on.
+
+        Raises:
+            Stop: A stop is due.
+            UsageError: An asyncio loop is running in this thread.
+        """
+        self._runtime.sleep(seconds)
+
+    def wait(self, fds: Iterable[Waitable], timeout: float | None = None) -> list[Waitable]:
+        """Wait until one of `fds` can be read, and return those that can, as `multiprocessing.connection.wait` does.
+
+        Args:
+            fds: Descriptors, or objects with `fileno()`.
+            timeout: In seconds; None waits without end. Where it runs out, the list is empty.
+
+        Raises:
+            Stop: A stop is due; nothing was taken from what was waited for.
+            UsageError: An asyncio loop is running in this thread.
+        """
+        return self._runtime.wait(fds, timeout)
+
+    def interruptible(self) -> Interruptible:
+        """Return a context in which a stop may cut a blocking call.
+
+        Only where losing the call's result is harmless: elsewhere use `wait([fd])` and a non-blocking take.
+        """
+        return self._runtime.interruptible
+
+    def critical(self) -> Critical:
+        """Return a context that not even the interrupt cuts, only KILL.
+
+        A checkpoint inside raises nothing; what is pending is raised on leaving the outermost block, but never over an
+        exception in flight.
+        """
+        return self._runtime.critical
+
+    def track(self, iterable: Iterable[T], total: int | None = None) -> Iterator[T]:
+        """Yield the items, with a checkpoint before each and a progress mark after it.
+
+        Args:
+            iterable: An item is taken from it only after the checkpoint: a stop loses none.
+            total: How many there are; by default `len(iterable)`, where that exists.
+        """
+        return self._runtime.track(iterable, total)
+
+    def unit(self, label: str) -> None:
+        """Name the unit at work. If this worker dies, the master's log line says which unit it was at."""
+        self._runtime.unit(label)
+
+    def stop_all(self, code: int = ExitCode.STOP_ALL) -> None:
+        """Ask the master to stop the whole instance and to exit with `code`; by default the original's 254.
+
+        It returns at once; the stop reaches this worker as any other.
+
+        Raises:
+            UsageError: The code is not an int of 0 to 255.
+        """
+        self._runtime.stop_all(code)
+
+    def run(self) -> int:
+        """Run the app as the command line does, and return the exit code of the master.
+
+        Reads the PYWORKERS_ variables, not sys.argv. Must be called in the main thread.
+        """
+        from pyworkers import _compose
+
+        return _compose.main(self, {})
+
+    def _check_open(self, what: str) -> None:
+        if self._declaration.closed:
+            raise DeclarationError(f"cannot register {what}: the app runs already; register at import")
+
+    def _add_hook(self, hooks: list[Any], function: Callable[..., object], kind: str, parameter: str) -> None:
+        name = _name(function)
+        self._check_open(f"{kind} function '{name}'")
+        if inspect.iscoroutinefunction(function):
+            raise DeclarationError(f"{kind} function '{name}' is async; it must be a plain function")
+        takes = _takes(function, f"{kind} function '{name}'", parameter)
+        hooks.append(function if takes == bool(parameter) else _without_pin(function))
+
+
+def declaration_of(app: App) -> Declaration:
+    """Return what the app declares; for `_compose`."""
+    return app._declaration
+
+
+def runtime_of(app: App) -> Runtime:
+    """Return the app's runtime; for `_compose`."""
+    return app._runtime
+
+
+def _without_pin(function: Callable[[], object]) -> PinFunction:
+    return lambda pin: function()  # noqa: ARG005  (that is the point)
+
+
+def _calling_module() -> str:
+    module = sys._getframe(2).f_globals
+    name = str(module.get("__name__", "app"))
+    if name != "__main__":
+        return name
+    return Path(module.get("__file__") or "app").stem
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def _takes(function: object, what: str, parameter: str) -> bool:
+    """Return whether the function takes its one parameter, and refuse one that can be called in neither way."""
+    if not callable(function):
+        raise DeclarationError(f"{what} must be a function, got {function!r:.60} ({type(function).__name__})")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DeclarationError(f"{what} is a generator, whose body would never run; it must be a plain function")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        # A builtin that does not tell.
+        return bool(parameter)
+    for count in (1, 0) if parameter else (0,):
+        try:
+            signature.bind(*(0,) * count)
+        except TypeError:
+            continue
+        return bool(count)
+    allowed = f"{parameter} or nothing" if parameter else "nothing"
+    raise DeclarationError(f"{what} must take {allowed}, its signature is {signature}")

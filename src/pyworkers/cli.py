@@ -1,0 +1,128 @@
+"""The command line: `python -m pyworkers [VERB] module:attribute [options]`. The only place that prints usage."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pyworkers import _compose, _loader
+from pyworkers._settings import OPTIONS, SYSLOG_DEFAULT, from_environment, from_text
+from pyworkers.errors import AppImportError, ExitCode, PyworkersError, UsageError
+
+VERBS = {
+    "run": "run the app in the foreground until its workers have ended (this is the default)",
+    "check": "import the app, print the map of its PINs and its options, and fork nothing",
+}
+
+_EPILOG = """\
+Signals to the master: TERM stops, workers leave at their next checkpoint; INT the same, a second INT kills at once;
+QUIT interrupts now and kills after 2 seconds; USR1 and USR2 go to every worker.
+
+Exit codes: 0 all workers ended normally, or stopped gracefully; 1 a worker had to be interrupted or killed; 2 usage or
+a bad app, nothing was forked; 75 another instance holds the lock; or what App.stop_all asked for.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line, by default that of this process, and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except AppImportError as error:
+        if error.__cause__ is not None and _wants_debug(arguments):
+            traceback.print_exception(error.__cause__)
+        _compose.complain(error)
+        return ExitCode.USAGE
+    except PyworkersError as error:
+        _compose.complain(error)
+        return ExitCode.USAGE
+
+
+def _run(arguments: list[str]) -> int:
+    # An option whose value may be missing takes it only with "=", or it would swallow the import string.
+    arguments = [f"--syslog={SYSLOG_DEFAULT}" if argument == "--syslog" else argument for argument in arguments]
+    verb = arguments.pop(0) if arguments[:1] and arguments[0] in VERBS else "run"
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    given = {
+        name: from_text(option, text, option.flag)
+        for name, option in OPTIONS.items()
+        if (text := getattr(parsed, name)) is not None
+    }
+    # Before the import, so that a bad variable costs no start of the app.
+    from_environment(os.environ)
+    only = None if parsed.only is None else _pin(parsed.only)
+    if parsed.inline and only is None:
+        raise UsageError("--inline needs --only PIN: one process can run one handler")
+    if parsed.inline and given.get("daemon"):
+        raise UsageError("--inline and --daemon exclude each other")
+    if verb == "check" and (parsed.inline or only is not None):
+        raise UsageError("--only and --inline go with run, not with check")
+    app = _loader.load(parsed.app, os.getcwd())
+    if verb == "check":
+        print(_compose.describe(app, given))  # noqa: T201  (that is what check is for)
+        return ExitCode.OK
+    return _compose.main(app, given, only, inline=parsed.inline)
+
+
+def _parser() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {verb:<8}{what}" for verb, what in VERBS.items())
+    parser = _Parser(
+        prog="pyworkers",
+        usage="pyworkers [VERB] module:attribute [options]",
+        description=f"Keep the workers of an app running.\n\nverbs:\n{verbs}",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("app", metavar="module:attribute", help="where the App is, such as crawler:app")
+    for option in OPTIONS.values():
+        if option.metavar is None:
+            group = parser.add_mutually_exclusive_group()
+            group.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=option.help)
+            no_flag = "--no-" + option.flag.removeprefix("--")
+            group.add_argument(no_flag, dest=option.name, action="store_const", const="false", help=argparse.SUPPRESS)
+        else:
+            shown = f"[={option.metavar}]" if option.name == "syslog" else option.metavar
+            parser.add_argument(option.flag, dest=option.name, metavar=shown, help=option.help)
+    parser.add_argument("--only", metavar="PIN", help="run this PIN alone")
+    parser.add_argument(
+        "--inline", action="store_true", help="with --only: call the handler in this very process, for a debugger"
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        # Read only when asked: importlib.metadata costs more than the rest of our imports together.
+        from importlib.metadata import version
+
+        print(f"pyworkers {version('pyworkers')}")  # noqa: T201  (as above)
+        parser.exit(ExitCode.OK)
+
+
+def _pin(text: str) -> int:
+    if text.isdecimal():
+        return int(text)
+    raise UsageError(f"--only must be a PIN, an int from 0 on, got '{text}'")
+
+
+def _wants_debug(arguments: Sequence[str]) -> bool:
+    if "--debug" in arguments:
+        return True
+    try:
+        return bool(
+            from_environment({key: value for key, value in os.environ.items() if key == "PYWORKERS_DEBUG"}).get("debug")
+        )
+    except UsageError:
+        return False

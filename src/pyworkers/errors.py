@@ -1,0 +1,57 @@
+"""The exceptions of pyworkers, and the exit codes of its master and workers: each documented here, once.
+
+`PyworkersError` is what a program that embeds pyworkers catches. Its text is one line for a person: what was expected,
+what was got, where, what to do.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class ExitCode(enum.IntEnum):
+    """What an exit code of ours means."""
+
+    OK = 0
+    """Master: all workers ended normally, or the stop was graceful, or `--if-running=exit` found another instance.
+    Worker: a normal end, by default."""
+    FAILED = 1
+    """Master: a worker did not leave the stop by TERM alone (a unit may be torn), or a PIN failed, or `on_stop` raised.
+    Worker: an exception, or a result that is no exit code."""
+    USAGE = 2
+    """Master: usage, or a bad app; nothing was forked. The code of argparse and of the shell's builtins."""
+    BUSY = 75
+    """Master: another instance holds the lock (`--if-running=fail`, or `wait` ran out). EX_TEMPFAIL of sysexits.h."""
+    INTERRUPTED = 131
+    """Worker: left by the interrupt, 128 + SIGQUIT as a shell counts."""
+    STOPPED = 143
+    """Worker: left at a checkpoint because it was asked to stop, 128 + SIGTERM."""
+    STOP_ALL = 254
+    """Master: what `App.stop_all` sets by default, as the original's exitAll does."""
+
+
+class PyworkersError(Exception):
+    """The base of all errors that pyworkers raises on purpose."""
+
+
+class DeclarationError(PyworkersError):
+    """An app, a handler, a hook or an option is declared wrongly."""
+
+
+class UsageError(PyworkersError):
+    """The command line, a PYWORKERS_ variable, or the place of a call is wrong."""
+
+
+class AppImportError(PyworkersError):
+    """The app cannot be imported from its import string."""
+
+
+class LockError(PyworkersError):
+    """The lock file cannot be used."""
+
+
+class Stop(SystemExit):
+    """Raised in a worker that is asked to stop, by a checkpoint or, where there is none, where the worker stands.
+
+    A `SystemExit`, so that `except Exception` cannot eat it. Its `code` is 143, or 131 after the interrupt.
+    """
