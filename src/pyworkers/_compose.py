@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import math
 import os
@@ -12,76 +13,34 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
 
-from pyworkers import _settings
-from pyworkers._core import scheduler
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import Attempt, FailureRecord, Pid, Pin, SlotPlan
+from pyworkers._declare import Declaration, WorkerSpec
 from pyworkers._logs import Sink, SinkHandler, StderrSink, SyslogSink
 from pyworkers._master.entry import Entry, Gate, enter, held_by
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
+from pyworkers._options import OPTIONS
+from pyworkers._plan import Plan, plan
 from pyworkers._posix import process, signals
 from pyworkers._posix.cells import Cells
 from pyworkers._posix.channel import Channel
 from pyworkers._posix.kernel import PosixKernel
 from pyworkers._posix.lockfile import LockFile
 from pyworkers._posix.signals import Interrupted, MasterSignals
-from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings
+from pyworkers._settings import WorkerSettings
 from pyworkers._worker import boot
-from pyworkers._worker.runtime import Binding
-from pyworkers.app import App, Declaration, WorkerSpec, declaration_of, runtime_of
-from pyworkers.errors import DeclarationError, ExitCode, PyworkersError, UsageError
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One run, decided: the options with all their sources merged, and each PIN's handler.
-
-    Attributes:
-        assignment: The handler of each PIN, by its place in the declaration.
-        workers: The options of each handler, in the same order.
-    """
-
-    instance: InstanceSettings
-    run: RunSettings
-    assignment: Mapping[Pin, int]
-    workers: tuple[WorkerSettings, ...]
-
-
-def plan(app: App, given: Mapping[str, object], only: int | None = None) -> Plan:
-    """Merge the options (flag before variable before code) and map the PINs; nothing is forked.
-
-    Args:
-        app: What was declared.
-        given: Checked values of flags.
-        only: The one PIN to run; None for all.
-
-    Raises:
-        DeclarationError: The handlers' PINs do not add up.
-        UsageError: A variable has a bad value, or there is no such PIN.
-    """
-    declaration = declaration_of(app)
-    values = {**declaration.options, **_settings.from_environment(os.environ), **given}
-    instance = _settings.instance_settings(values)
-    try:
-        assignment = scheduler.assign([spec.claim for spec in declaration.handlers], instance.workers)
-    except scheduler.AssignmentError as error:
-        raise DeclarationError(str(error)) from None
-    if only is not None:
-        if only not in assignment:
-            raise UsageError(f"--only {only}: no handler has this PIN; there are {_ranges(list(assignment))}")
-        assignment = {Pin(only): assignment[Pin(only)]}
-    workers = tuple(_settings.worker_settings({**values, **spec.options}) for spec in declaration.handlers)
-    return Plan(instance, _settings.run_settings(values), assignment, workers)
+from pyworkers._worker.binding import Binding
+from pyworkers.app import App, declaration_of, runtime_of
+from pyworkers.errors import ExitCode, PyworkersError, UsageError
 
 
 def main(app: App, given: Mapping[str, object], only: int | None = None, *, inline: bool = False) -> int:
     """Run the app and return the exit code; an error becomes one line."""
     try:
         with _closed(app):
-            return _Instance(app, plan(app, given, only)).run(inline=inline)
+            return _Instance(app, plan(declaration_of(app), given, only)).run(inline=inline)
     except PyworkersError as error:
         complain(error)
         return ExitCode.USAGE
@@ -93,42 +52,6 @@ def complain(error: object) -> None:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"pyworkers: error: {error}\n")
             sys.stderr.flush()
-
-
-def describe(app: App, given: Mapping[str, object]) -> str:
-    """Return what `check` prints: the PIN map and the options."""
-    decided = plan(app, given)
-    declaration = declaration_of(app)
-    lines = [f"{decided.instance.name}: {len(decided.assignment)} PINs, {len(declaration.handlers)} handlers", ""]
-    rows = [("PINs", "handler", "options")]
-    for place, (spec, worker) in enumerate(zip(declaration.handlers, decided.workers, strict=True)):
-        pins = [pin for pin, taken_by in decided.assignment.items() if taken_by == place]
-        rows.append((_ranges(pins), spec.name, _shown(worker)))
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    lines += [f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows]
-    return "\n".join([*lines, "", f"instance  {_shown(decided.instance)}", f"run       {_shown(decided.run)}"])
-
-
-def _shown(settings: InstanceSettings | RunSettings | WorkerSettings) -> str:
-    values = ((name, getattr(settings, name)) for name in settings.__slots__)
-    return " ".join(
-        f"{name}={sorted(value) if isinstance(value, frozenset) else value}".replace(", ", ",")
-        for name, value in values
-    )
-
-
-def _ranges(pins: list[Pin]) -> str:
-    """Return `0-2,5` for 0, 1, 2 and 5."""
-    parts: list[str] = []
-    first = last = None
-    for pin in [*pins, None]:
-        if last is not None and pin == last + 1:
-            last = pin
-            continue
-        if first is not None:
-            parts.append(str(first) if first == last else f"{first}-{last}")
-        first = last = pin
-    return ",".join(parts)
 
 
 @contextlib.contextmanager
@@ -284,7 +207,8 @@ class _Instance:
     def _loop(self, trapped: MasterSignals) -> int:
         handlers, assignment = self._declaration.handlers, self._plan.assignment
         if any(spec.is_async for spec in handlers):
-            import asyncio  # noqa: F401  (loaded once, here, instead of once in each worker)
+            # Loaded once, here, instead of once in each worker.
+            importlib.import_module("asyncio")
         with contextlib.ExitStack() as stack:
             cells = Cells(len(handlers), len(assignment))
             stack.callback(cells.close)
@@ -363,7 +287,7 @@ class _Instance:
     def _environ(self, spec: WorkerSpec, pin: Pin, master: Pid) -> dict[str, str | None]:
         # The option variables go: an instance that a worker starts must not inherit them.
         return {
-            **{option.variable: None for option in _settings.OPTIONS.values()},
+            **{option.variable: None for option in OPTIONS.values()},
             "PYWORKERS_WORKER_NAME": self._plan.instance.name,
             "PYWORKERS_WORKER_PIN": str(pin),
             "PYWORKERS_WORKER_HANDLER": spec.name,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
-from pyworkers._core.scheduler import AssignmentError, Claim, claim
-from pyworkers._core.types import FailureRecord
+from pyworkers._declare import (
+    Declaration,
+    FailureFunction,
+    Handler,
+    PinFunction,
+    PlainFunction,
+    calling_module,
+    name_of,
+)
 from pyworkers._settings import WorkerOptions, declared
-from pyworkers._worker.runtime import RESERVED, Critical, Interruptible, Runtime, Waitable
+from pyworkers._worker.runtime import Runtime
+from pyworkers._worker.sections import Critical, Interruptible
+from pyworkers._worker.wakeups import Waitable
 from pyworkers.errors import DeclarationError, ExitCode
 
 if TYPE_CHECKING:
@@ -21,62 +26,12 @@ if TYPE_CHECKING:
 
     from typing_extensions import Never, Unpack
 
-
-Result = int | None
-Handler = (
-    Callable[[int], Result]
-    | Callable[[], Result]
-    | Callable[[int], Coroutine[Any, Any, Result]]
-    | Callable[[], Coroutine[Any, Any, Result]]
-)
-"""A handler takes its PIN or nothing, and returns None or an exit code."""
-
-PlainFunction = Callable[[], object]
-PinFunction = Callable[[int], object]
-FailureFunction = Callable[[FailureRecord], object]
-
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 MasterHook = TypeVar("MasterHook", bound=PlainFunction)
 PinHook = TypeVar("PinHook", bound=PinFunction | PlainFunction)
 FailureHook = TypeVar("FailureHook", bound=FailureFunction)
 SignalFunction = TypeVar("SignalFunction", bound=PlainFunction)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """One registered handler: the function, its claim on PINs, and its own options."""
-
-    function: Callable[..., object]
-    name: str
-    takes_pin: bool
-    is_async: bool
-    claim: Claim
-    options: dict[str, object]
-
-    def call(self, pin: int) -> object:
-        """Call the function the way it was declared."""
-        return self.function(pin) if self.takes_pin else self.function()
-
-
-@dataclass(slots=True)
-class Declaration:
-    """All that an app declares; `App` fills it, `_compose` reads it.
-
-    Attributes:
-        options: Checked values, of the instance and as defaults of the workers.
-        closed: Whether it runs, so that nothing can be registered any more.
-    """
-
-    options: dict[str, Any]
-    handlers: list[WorkerSpec] = field(default_factory=list[WorkerSpec])
-    on_start: list[PlainFunction] = field(default_factory=list[PlainFunction])
-    on_worker_start: list[PinFunction] = field(default_factory=list[PinFunction])
-    on_worker_exit: list[PinFunction] = field(default_factory=list[PinFunction])
-    on_stop: list[PlainFunction] = field(default_factory=list[PlainFunction])
-    on_failure: list[FailureFunction] = field(default_factory=list[FailureFunction])
-    on_signal: dict[int, list[PlainFunction]] = field(default_factory=dict[int, list[PlainFunction]])
-    closed: bool = False
 
 
 class App:
@@ -117,7 +72,7 @@ class App:
         **worker_defaults: Unpack[WorkerOptions],
     ) -> None:
         given: dict[str, object] = {
-            "name": _calling_module() if name is None else name,
+            "name": calling_module() if name is None else name,
             "workers": workers,
             "normal_exit_codes": normal_exit_codes,
             "lock_file": lock_file,
@@ -149,43 +104,33 @@ class App:
             DeclarationError: The pins, an option or the function is wrong, or the app runs already.
         """
         if misused:
-            raise DeclarationError(
-                f"@app.worker needs parentheses: write @app.worker(pins=...) above {_name(misused[0])}"
-            )
+            name = name_of(misused[0])
+            raise DeclarationError(f"@app.worker needs parentheses: write @app.worker(pins=...) above '{name}'")
 
         def register(function: AnyHandler) -> AnyHandler:
-            name = _name(function)
-            self._check_open(f"worker '{name}'")
-            checked_options = declared(options, ("worker",), f"@app.worker of '{name}'")
-            try:
-                claimed = claim(name, pins)
-            except AssignmentError as error:
-                raise DeclarationError(str(error)) from None
-            takes_pin = _takes(function, f"worker '{name}'", "(pin)")
-            is_async = inspect.iscoroutinefunction(function)
-            self._declaration.handlers.append(WorkerSpec(function, name, takes_pin, is_async, claimed, checked_options))
+            self._declaration.add_worker(function, pins, options)
             return function
 
         return register
 
     def on_start(self, function: MasterHook) -> MasterHook:
         """Run the function in the master, with the lock held, before the first fork. Use it bare: `@app.on_start`."""
-        self._add_hook(self._declaration.on_start, function, "on_start", "")
+        self._declaration.add_hook(self._declaration.on_start, function, "on_start")
         return function
 
     def on_stop(self, function: MasterHook) -> MasterHook:
         """Run the function in the master after the last worker is gone. It may wait for subprocesses of its own."""
-        self._add_hook(self._declaration.on_stop, function, "on_stop", "")
+        self._declaration.add_hook(self._declaration.on_stop, function, "on_stop")
         return function
 
     def on_worker_start(self, function: PinHook) -> PinHook:
         """Run the function in each worker before its handler, with the PIN: open database connections here."""
-        self._add_hook(self._declaration.on_worker_start, function, "on_worker_start", "(pin)")
+        self._declaration.add_hook(self._declaration.on_worker_start, function, "on_worker_start", "pin")
         return function
 
     def on_worker_exit(self, function: PinHook) -> PinHook:
         """Run the function in each worker, with the PIN, on every way out that Python sees."""
-        self._add_hook(self._declaration.on_worker_exit, function, "on_worker_exit", "(pin)")
+        self._declaration.add_hook(self._declaration.on_worker_exit, function, "on_worker_exit", "pin")
         return function
 
     def on_failure(self, function: FailureHook) -> FailureHook:
@@ -193,10 +138,10 @@ class App:
 
         It runs in a short-lived process of its own, one failure at a time, and is killed after 10 seconds.
         """
-        self._add_hook(self._declaration.on_failure, function, "on_failure", "(record)")
+        self._declaration.add_hook(self._declaration.on_failure, function, "on_failure", "record")
         return function
 
-    def on_signal(self, signum: int, *misused: Never) -> Callable[[SignalFunction], SignalFunction]:
+    def on_signal(self, signum: int) -> Callable[[SignalFunction], SignalFunction]:
         """Run the function in the worker's main thread at its next checkpoint after this signal: signal(7).
 
         HUP, USR1, USR2, TTIN, TTOU and WINCH are ignored in a worker without such a function. USR1 and USR2 sent to
@@ -205,16 +150,10 @@ class App:
         Raises:
             DeclarationError: The signal is unknown, or one that pyworkers or the kernel keeps for itself.
         """
-        if misused or not isinstance(signum, int) or isinstance(signum, bool):
-            raise DeclarationError("on_signal takes one signal: write @app.on_signal(signal.SIGUSR1)")
-        import signal
-
-        if signum not in signal.valid_signals() or signum in RESERVED:
-            raise DeclarationError(f"on_signal cannot have signal {signum!r}: it is reserved or does not exist")
+        functions = self._declaration.signal_functions(signum)
 
         def register(function: SignalFunction) -> SignalFunction:
-            functions = self._declaration.on_signal.setdefault(int(signum), [])
-            self._add_hook(functions, function, "on_signal", "")
+            self._declaration.add_hook(functions, function, "on_signal")
             return function
 
         return register
@@ -311,18 +250,6 @@ class App:
 
         return _compose.main(self, {})
 
-    def _check_open(self, what: str) -> None:
-        if self._declaration.closed:
-            raise DeclarationError(f"cannot register {what}: the app runs already; register at import")
-
-    def _add_hook(self, hooks: list[Any], function: Callable[..., object], kind: str, parameter: str) -> None:
-        name = _name(function)
-        self._check_open(f"{kind} function '{name}'")
-        if inspect.iscoroutinefunction(function):
-            raise DeclarationError(f"{kind} function '{name}' is async; it must be a plain function")
-        takes = _takes(function, f"{kind} function '{name}'", parameter)
-        hooks.append(function if takes == bool(parameter) else _without_pin(function))
-
 
 def declaration_of(app: App) -> Declaration:
     """Return what the app declares; for `_compose`."""
@@ -332,40 +259,3 @@ def declaration_of(app: App) -> Declaration:
 def runtime_of(app: App) -> Runtime:
     """Return the app's runtime; for `_compose`."""
     return app._runtime
-
-
-def _without_pin(function: Callable[[], object]) -> PinFunction:
-    return lambda pin: function()  # noqa: ARG005  (that is the point)
-
-
-def _calling_module() -> str:
-    module = sys._getframe(2).f_globals
-    name = str(module.get("__name__", "app"))
-    if name != "__main__":
-        return name
-    return Path(module.get("__file__") or "app").stem
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__name__", None) or type(function).__name__)
-
-
-def _takes(function: object, what: str, parameter: str) -> bool:
-    """Return whether the function takes its one parameter, and refuse one that can be called in neither way."""
-    if not callable(function):
-        raise DeclarationError(f"{what} must be a function, got {function!r:.60} ({type(function).__name__})")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise DeclarationError(f"{what} is a generator, whose body would never run; it must be a plain function")
-    try:
-        signature = inspect.signature(function)
-    except ValueError:
-        # A builtin that does not tell.
-        return bool(parameter)
-    for count in (1, 0) if parameter else (0,):
-        try:
-            signature.bind(*(0,) * count)
-        except TypeError:
-            continue
-        return bool(count)
-    allowed = f"{parameter} or nothing" if parameter else "nothing"
-    raise DeclarationError(f"{what} must take {allowed}, its signature is {signature}")

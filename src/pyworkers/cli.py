@@ -9,8 +9,10 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pyworkers import _compose, _loader
-from pyworkers._settings import OPTIONS, SYSLOG_DEFAULT, from_environment, from_text
+from pyworkers import _compose, _loader, _plan
+from pyworkers._options import OPTIONS, SYSLOG_DEFAULT
+from pyworkers._settings import from_environment, from_text
+from pyworkers.app import declaration_of
 from pyworkers.errors import AppImportError, ExitCode, PyworkersError, UsageError
 
 VERBS = {
@@ -69,7 +71,7 @@ def _run(arguments: list[str]) -> int:
         raise UsageError("--only and --inline go with run, not with check")
     app = _loader.load(parsed.app, os.getcwd())
     if verb == "check":
-        print(_compose.describe(app, given))  # noqa: T201  (that is what check is for)
+        print(_plan.describe(declaration_of(app), given))  # noqa: T201  (that is what check is for)
         return ExitCode.OK
     return _compose.main(app, given, only, inline=parsed.inline)
 

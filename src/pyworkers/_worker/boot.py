@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import io
 import logging
 import os
 import signal
@@ -23,7 +22,8 @@ from pyworkers._core.types import Pid
 from pyworkers._logs import SinkHandler
 from pyworkers._posix import process, signals
 from pyworkers._posix.channel import Channel, Word
-from pyworkers._worker.runtime import Binding, Runtime
+from pyworkers._worker.binding import Binding
+from pyworkers._worker.runtime import Runtime
 from pyworkers.errors import ExitCode, Stop
 
 PinFunction = Callable[[int], object]
@@ -143,8 +143,10 @@ def _settle_in(inheritance: Inheritance, traps: Mapping[int, signals.Trap], deat
         os.close(descriptor)
     inheritance.channel.become_worker()
     os.dup2(inheritance.null, 0)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        cast("io.TextIOWrapper[Any]", sys.stdout).reconfigure(line_buffering=True)
+    # Not every object that stands in for stdout can do it.
+    reconfigure: Any = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(line_buffering=True)
     return alive
 
 

@@ -11,72 +11,26 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import math
 import os
-import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyworkers._core.types import Pid, Pin
 from pyworkers._posix import signals
-from pyworkers._posix.cells import Cells
-from pyworkers._posix.channel import Channel, Word
+from pyworkers._posix.channel import Word
+from pyworkers._worker.binding import IGNORED, Binding
+from pyworkers._worker.sections import Critical, Interruptible
+from pyworkers._worker.wakeups import Waitable, Wakeups, poll
 from pyworkers.errors import ExitCode, Stop, UsageError
 
 if TYPE_CHECKING:
     import asyncio
 
 T = TypeVar("T")
-
-
-class HasFileno(Protocol):
-    """A file, a socket, a pipe's end, a queue's reader: whatever poll(2) can wait for."""
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        ...
-
-
-Waitable = TypeVar("Waitable", bound="int | HasFileno")
-
-IGNORED = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGWINCH"))
-"""Ignored in a worker without an `on_signal` function; INT always is, so that Ctrl-C leaves the stop to the master."""
-
-RESERVED = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP})
-"""What `on_signal` cannot have: ours, or the kernel's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """What makes a runtime that of one worker.
-
-    Attributes:
-        pin: The PIN it holds.
-        seat: Where its cell is.
-        handler: Which handler's shared byte is its own.
-        master: The pid that getppid(2) has to return while the master lives.
-        cooperative: The option.
-        stop_timeout: The option; also how long the worker may go on after the master's death.
-        functions: The `on_signal` functions.
-        dump_descriptor: Where the watchdog writes.
-    """
-
-    pin: Pin
-    seat: int
-    handler: int
-    master: Pid
-    cooperative: bool | None
-    stop_timeout: float
-    functions: Mapping[int, Sequence[Callable[[], object]]]
-    cells: Cells
-    channel: Channel
-    dump_descriptor: int
 
 
 class Runtime:
@@ -98,9 +52,8 @@ class Runtime:
         "_recorded",
         "_running",
         "_stop_code",
-        "_stop_pipe",
         "_task",
-        "_wakeup",
+        "_wakeups",
         "critical",
         "interruptible",
         "pending",
@@ -120,8 +73,7 @@ class Runtime:
         self._raised: set[int] = set()
         self._critical_depths: dict[int, int] = {}
         self._interruptible_depth = 0
-        self._wakeup: tuple[int, int] | None = None
-        self._stop_pipe: tuple[int, int] | None = None
+        self._wakeups = Wakeups()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -162,7 +114,7 @@ class Runtime:
     def inside_loop(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> Generator[None]:
         """While the handler is the `task` of a running `loop`: stop it by cancelling."""
         self._loop, self._task = loop, task
-        reader, _ = self._wakeup_pipe()
+        reader = self._wakeups.main()
         loop.add_reader(reader, self._on_wakeup)
         try:
             self._on_wakeup()
@@ -219,26 +171,15 @@ class Runtime:
         deadline = None if timeout is None else time.monotonic() + timeout
         ident = threading.get_ident()
         while True:
+            # The pipe first, then the look at what is pending: a signal in between leaves a byte.
+            wakeup = self._wakeup_of(ident)
             if self.pending:
                 self.dispatch()
-            poller = select.poll()
-            for fd in waited:
-                poller.register(fd, select.POLLIN)
-            wakeup = self._wakeup_of(ident)
-            if wakeup is not None:
-                poller.register(wakeup, select.POLLIN)
-                # Between the dispatch above and the first wake-up pipe, a signal may have come without a byte.
-                if self.pending and not self._critical_depths.get(ident):
-                    self.dispatch()
-            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            # poll(2) takes an int of milliseconds.
-            found = {fd for fd, _ in poller.poll(None if left_s is None else min(math.ceil(left_s * 1000), 2**31 - 1))}
-            if wakeup is not None and wakeup in found:
+            ready, woken = poll(waited, wakeup, deadline)
+            if woken:
                 if ident == self._main:
-                    _drain(wakeup)
-                continue
-            ready = [fd for fd in waited if (fd if isinstance(fd, int) else fd.fileno()) in found]
-            if ready or (deadline is not None and time.monotonic() >= deadline):
+                    self._wakeups.drain()
+            elif ready or (deadline is not None and time.monotonic() >= deadline):
                 return ready
 
     def track(self, iterable: Iterable[T], total: int | None) -> Iterator[T]:
@@ -316,9 +257,7 @@ class Runtime:
         if signum == signal.SIGQUIT or self._stop_code is None:
             self._stop_code = ExitCode.INTERRUPTED if signum == signal.SIGQUIT else ExitCode.STOPPED
         self.pending = True
-        if self._stop_pipe is not None:
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._stop_pipe[1], b"s")
+        self._wakeups.announce_stop()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._on_wakeup)
         elif signum not in self._raised and self._may_be_cut(signum):
@@ -374,8 +313,7 @@ class Runtime:
 
     def _on_wakeup(self) -> None:
         """Inside the running loop: a signal has come."""
-        if self._wakeup is not None:
-            _drain(self._wakeup[0])
+        self._wakeups.drain()
         if self._stop_code is None or self._task is None or self._critical_depths.get(self._main):
             return
         if self._stop_code is ExitCode.INTERRUPTED or not self._is_cooperative():
@@ -392,70 +330,9 @@ class Runtime:
         if self._binding is None:
             return None
         if ident == self._main:
-            return self._wakeup_pipe()[0]
-        if self._critical_depths.get(ident):
-            return None
-        if self._stop_pipe is None:
-            self._stop_pipe = _pipe()
-            if self._stop_code is not None:
-                os.write(self._stop_pipe[1], b"s")
-        return self._stop_pipe[0]
-
-    def _wakeup_pipe(self) -> tuple[int, int]:
-        # Made when first needed: most workers never wait, and a fork is to cost few calls.
-        if self._wakeup is None:
-            self._wakeup = _pipe()
-            signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
-        return self._wakeup
-
-
-class Critical:
-    """`with app.critical():` see `App.critical`."""
-
-    __slots__ = ("_runtime",)
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def __enter__(self) -> None:
-        self._runtime.enter_critical()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Literal[False]:
-        self._runtime.leave_critical(failing=kind is not None)
-        return False
-
-
-class Interruptible:
-    """`with app.interruptible():` see `App.interruptible`."""
-
-    __slots__ = ("_runtime",)
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def __enter__(self) -> None:
-        self._runtime.enter_interruptible()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> Literal[False]:
-        self._runtime.leave_interruptible()
-        return False
-
-
-def _pipe() -> tuple[int, int]:
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    return reader, writer
-
-
-def _drain(reader: int) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while len(os.read(reader, 4096)) == 4096:
-            pass
+            return self._wakeups.main()
+        # In a critical section a stop that is due would wake it again and again.
+        return None if self._critical_depths.get(ident) else self._wakeups.others()
 
 
 def _loop_is_running() -> bool:

@@ -1,0 +1,59 @@
+"""The project's checks: `nox` runs them all; `nox -s tests-3.12 -- -k lock` runs a part of one."""
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["tests", "fire", "lint", "typing", "build"]
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Return the requirements of a dependency group."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the suite, and measure the branches it covers, across forks."""
+    session.install("-e", ".", *group("test"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "-m", "not fire", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
+
+
+@nox.session
+def fire(session: nox.Session) -> None:
+    """Run the tests that repeat a failure until it has had every chance to show."""
+    session.install("-e", ".", *group("test"))
+    session.run("pytest", "-m", "fire", "--timeout=600", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check the types, with both checkers."""
+    session.install("-e", ".", *group("typing"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel, install it alone, and run its command line."""
+    session.install("build")
+    wheels = session.create_tmp()
+    session.run("python", "-m", "build", "--outdir", wheels, silent=True)
+    session.install("--no-index", "--no-deps", "--find-links", wheels, "--force-reinstall", "pyworkers")
+    session.run("pyworkers", "--version")

@@ -1,0 +1,148 @@
+"""What an app has declared, and the checks of a declaration: each mistake is refused where it is written.
+
+Holds values and looks at signatures; it registers nothing itself and runs nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyworkers._core.scheduler import AssignmentError, Claim, claim
+from pyworkers._core.types import FailureRecord
+from pyworkers._settings import declared
+from pyworkers._worker.binding import RESERVED
+from pyworkers.errors import DeclarationError
+
+Result = int | None
+Handler = (
+    Callable[[int], Result]
+    | Callable[[], Result]
+    | Callable[[int], Coroutine[Any, Any, Result]]
+    | Callable[[], Coroutine[Any, Any, Result]]
+)
+"""A handler takes its PIN or nothing, and returns None or an exit code."""
+
+PlainFunction = Callable[[], object]
+PinFunction = Callable[[int], object]
+FailureFunction = Callable[[FailureRecord], object]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One registered handler: the function, its claim on PINs, and its own options."""
+
+    function: Callable[..., object]
+    name: str
+    takes_pin: bool
+    is_async: bool
+    claim: Claim
+    options: dict[str, object]
+
+    def call(self, pin: int) -> object:
+        """Call the function the way it was declared."""
+        return self.function(pin) if self.takes_pin else self.function()
+
+
+@dataclass(slots=True)
+class Declaration:
+    """All that an app declares; `App` fills it, `_compose` reads it.
+
+    Attributes:
+        options: Checked values, of the instance and as defaults of the workers.
+        closed: Whether it runs, so that nothing can be registered any more.
+    """
+
+    options: dict[str, Any]
+    handlers: list[WorkerSpec] = field(default_factory=list[WorkerSpec])
+    on_start: list[PlainFunction] = field(default_factory=list[PlainFunction])
+    on_worker_start: list[PinFunction] = field(default_factory=list[PinFunction])
+    on_worker_exit: list[PinFunction] = field(default_factory=list[PinFunction])
+    on_stop: list[PlainFunction] = field(default_factory=list[PlainFunction])
+    on_failure: list[FailureFunction] = field(default_factory=list[FailureFunction])
+    on_signal: dict[int, list[PlainFunction]] = field(default_factory=dict[int, list[PlainFunction]])
+    closed: bool = False
+
+    def add_worker(
+        self, function: Callable[..., object], pins: int | Iterable[int] | None, options: Mapping[str, object]
+    ) -> None:
+        """Register a handler, or raise DeclarationError."""
+        name = name_of(function)
+        what = f"worker '{name}'"
+        self._check_open(what)
+        checked = declared(options, ("worker",), f"@app.worker of '{name}'")
+        try:
+            claimed = claim(name, pins)
+        except AssignmentError as error:
+            raise DeclarationError(str(error)) from None
+        takes_pin = _takes(function, what, "pin")
+        self.handlers.append(WorkerSpec(function, name, takes_pin, _is_async(function), claimed, checked))
+
+    def add_hook(self, hooks: list[Any], function: Callable[..., object], kind: str, parameter: str = "") -> None:
+        """Register a function that is called with its one parameter, if it has any, or raise DeclarationError."""
+        what = f"{kind} function '{name_of(function)}'"
+        self._check_open(what)
+        if _is_async(function):
+            raise DeclarationError(f"{what} is async; it must be a plain function")
+        takes = _takes(function, what, parameter)
+        hooks.append(function if takes == bool(parameter) else _without_argument(function))
+
+    def signal_functions(self, signum: object) -> list[PlainFunction]:
+        """Return where the functions of this signal are kept, or raise DeclarationError where it cannot have any."""
+        if not isinstance(signum, int) or isinstance(signum, bool):
+            raise DeclarationError("on_signal takes one signal: write @app.on_signal(signal.SIGUSR1)")
+        if signum not in signal.valid_signals() or signum in RESERVED:
+            raise DeclarationError(f"on_signal cannot have signal {signum!r}: it is reserved or does not exist")
+        return self.on_signal.setdefault(int(signum), [])
+
+    def _check_open(self, what: str) -> None:
+        if self.closed:
+            raise DeclarationError(f"cannot register {what}: the app runs already; register at import")
+
+
+def _without_argument(function: Callable[[], object]) -> PinFunction:
+    return lambda _argument: function()
+
+
+def calling_module() -> str:
+    """Return the name of the module that called our caller; under `__main__`, the script's stem."""
+    module = sys._getframe(2).f_globals
+    name = str(module.get("__name__", "app"))
+    if name != "__main__":
+        return name
+    return Path(module.get("__file__") or "app").stem
+
+
+def name_of(function: object) -> str:
+    """Return what logs and errors call a function."""
+    return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _takes(function: object, what: str, parameter: str) -> bool:
+    """Return whether the function takes its one parameter, and refuse one that can be called in neither way."""
+    if not callable(function):
+        raise DeclarationError(f"{what} must be a function, got {function!r:.60} ({type(function).__name__})")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DeclarationError(f"{what} is a generator, whose body would never run; it must be a plain function")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        # A builtin that does not tell.
+        return bool(parameter)
+    for count in (1, 0) if parameter else (0,):
+        try:
+            signature.bind(*(0,) * count)
+        except TypeError:
+            continue
+        return bool(count)
+    allowed = f"({parameter}) or nothing" if parameter else "nothing"
+    raise DeclarationError(f"{what} must take {allowed}, its signature is {signature}")

@@ -1,0 +1,93 @@
+"""One run, decided: the options of all sources merged, each PIN mapped to its handler, and how `check` shows it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from pyworkers import _settings
+from pyworkers._core import scheduler
+from pyworkers._core.types import Pin
+from pyworkers._declare import Declaration
+from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings
+from pyworkers.errors import DeclarationError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run, decided: the options with all their sources merged, and each PIN's handler.
+
+    Attributes:
+        assignment: The handler of each PIN, by its place in the declaration.
+        workers: The options of each handler, in the same order.
+    """
+
+    instance: InstanceSettings
+    run: RunSettings
+    assignment: Mapping[Pin, int]
+    workers: tuple[WorkerSettings, ...]
+
+
+def plan(declaration: Declaration, given: Mapping[str, object], only: int | None = None) -> Plan:
+    """Merge the options (flag before variable before code) and map the PINs; nothing is forked.
+
+    Args:
+        declaration: What the app declares.
+        given: Checked values of flags.
+        only: The one PIN to run; None for all.
+
+    Raises:
+        DeclarationError: The handlers' PINs do not add up.
+        UsageError: A variable has a bad value, or there is no such PIN.
+    """
+    values = {**declaration.options, **_settings.from_environment(os.environ), **given}
+    instance = _settings.instance_settings(values)
+    try:
+        assignment = scheduler.assign([spec.claim for spec in declaration.handlers], instance.workers)
+    except scheduler.AssignmentError as error:
+        raise DeclarationError(str(error)) from None
+    if only is not None:
+        if only not in assignment:
+            raise UsageError(f"--only {only}: no handler has this PIN; there are {_ranges(list(assignment))}")
+        assignment = {Pin(only): assignment[Pin(only)]}
+    workers = tuple(_settings.worker_settings({**values, **spec.options}) for spec in declaration.handlers)
+    return Plan(instance, _settings.run_settings(values), assignment, workers)
+
+
+def describe(declaration: Declaration, given: Mapping[str, object]) -> str:
+    """Return what `check` prints: the PIN map and the options."""
+    decided = plan(declaration, given)
+    lines = [f"{decided.instance.name}: {len(decided.assignment)} PINs, {len(declaration.handlers)} handlers", ""]
+    rows = [("PINs", "handler", "options")]
+    for place, (spec, worker) in enumerate(zip(declaration.handlers, decided.workers, strict=True)):
+        pins = [pin for pin, taken_by in decided.assignment.items() if taken_by == place]
+        rows.append((_ranges(pins), spec.name, _shown(worker)))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    lines += [f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows]
+    return "\n".join([*lines, "", f"instance  {_shown(decided.instance)}", f"run       {_shown(decided.run)}"])
+
+
+def _shown(settings: InstanceSettings | RunSettings | WorkerSettings) -> str:
+    return " ".join(f"{field.name}={_plain(getattr(settings, field.name))}" for field in fields(settings))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, frozenset | tuple):
+        return ",".join(str(part) for part in sorted(cast("Iterable[Any]", value)))
+    return str(value)
+
+
+def _ranges(pins: list[Pin]) -> str:
+    """Return `0-2,5` for 0, 1, 2 and 5."""
+    parts: list[str] = []
+    first = last = None
+    for pin in [*pins, None]:
+        if last is not None and pin == last + 1:
+            last = pin
+            continue
+        if first is not None:
+            parts.append(str(first) if first == last else f"{first}-{last}")
+        first = last = pin
+    return ",".join(parts)
