@@ -297,12 +297,16 @@ class _Instance:
     def _inline(self) -> int:
         """Call the one PIN's handler in this very process, its hooks around it, with Python's own signals."""
         ((pin, place),) = self._plan.assignment.items()
-        spec = self._declaration.handlers[place]
+        spec, declaration = self._declaration.handlers[place], self._declaration
         with runtime_of(self._app).inline(pin):
+            for function in declaration.on_start:
+                function()
             try:
-                for function in self._declaration.on_worker_start:
-                    function(pin)
+                for pin_function in declaration.on_worker_start:
+                    pin_function(pin)
                 return boot.run_inline(spec.call, pin, is_async=spec.is_async)
             finally:
-                for function in self._declaration.on_worker_exit:
-                    function(pin)
+                for pin_function in declaration.on_worker_exit:
+                    pin_function(pin)
+                for function in declaration.on_stop:
+                    function()
