@@ -186,7 +186,7 @@ class App:
 
         Raises:
             Stop: A stop is due.
-            UsageError: An asyncio loop is running in this thread.
+            RuntimeError: An asyncio loop is running in this thread.
         """
         self._runtime.sleep(seconds)
 
@@ -199,7 +199,7 @@ class App:
 
         Raises:
             Stop: A stop is due; nothing was taken from what was waited for.
-            UsageError: An asyncio loop is running in this thread.
+            RuntimeError: An asyncio loop is running in this thread.
         """
         return self._runtime.wait(fds, timeout)
 

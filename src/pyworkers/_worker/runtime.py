@@ -166,7 +166,7 @@ class Runtime:
     def wait(self, fds: Iterable[Waitable], timeout: float | None) -> list[Waitable]:
         """See `App.wait`."""
         if _loop_is_running():
-            raise UsageError("app.sleep and app.wait block: inside a running asyncio loop, await instead")
+            raise RuntimeError("app.sleep and app.wait block: inside a running asyncio loop, await instead")
         waited = list(fds)
         deadline = None if timeout is None else time.monotonic() + timeout
         ident = threading.get_ident()

@@ -12,6 +12,7 @@ import math
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
@@ -34,9 +35,10 @@ Waitable = TypeVar("Waitable", bound="int | HasFileno")
 class Wakeups:
     """The pipes of one worker."""
 
-    __slots__ = ("_main", "_others")
+    __slots__ = ("_lock", "_main", "_others")
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._main: tuple[int, int] | None = None
         self._others: tuple[int, int] | None = None
 
@@ -49,9 +51,11 @@ class Wakeups:
 
     def others(self) -> int:
         """Return what a stop makes readable, for good. Whoever asks looks for a stop that is due after this."""
-        if self._others is None:
-            self._others = _pipe()
-        return self._others[0]
+        # Two threads may wait for the first time at once. The trap never takes this lock.
+        with self._lock:
+            if self._others is None:
+                self._others = _pipe()
+            return self._others[0]
 
     def announce_stop(self) -> None:
         """In the trap: wake the other threads."""
