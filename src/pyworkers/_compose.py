@@ -145,7 +145,7 @@ class _Instance:
                 # cron mails every line that a job prints.
                 quiet = run.if_running == "exit" and not (self._plan.instance.debug or os.isatty(2))
                 if not quiet:
-                    self._log(logging.WARNING, held_by(self._lock, tenure))
+                    self._log(logging.WARNING, f"already running: {held_by(self._lock, tenure)}")
                 return ExitCode.OK if run.if_running == "exit" else ExitCode.BUSY
         if run.daemon:
             self._detach()

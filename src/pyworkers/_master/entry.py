@@ -57,6 +57,7 @@ def enter(gate: Gate, wait_s: float) -> tuple[Entry, Tenure | None]:
             ended.
     """
     deadline = time.monotonic() + wait_s
+    told = False
     while not gate.lock.acquire():
         tenure = gate.lock.tenure()
         if tenure is not None and not tenure.master_alive:
@@ -69,8 +70,12 @@ def enter(gate: Gate, wait_s: float) -> tuple[Entry, Tenure | None]:
                 return Entry.STOPPED, None
         elif tenure is not None and time.monotonic() >= deadline:
             return Entry.BUSY, tenure
-        elif _watch([] if tenure is None else _watched(tenure), gate, deadline):
-            return Entry.STOPPED, None
+        else:
+            if tenure is not None and not told:
+                told = True
+                gate.log(logging.INFO, f"waiting: {held_by(gate.lock, tenure)}")
+            if _watch([] if tenure is None else _watched(tenure), gate, deadline):
+                return Entry.STOPPED, None
     return Entry.HELD, None
 
 
@@ -79,7 +84,7 @@ def held_by(lock: LockFile, tenure: Tenure) -> str:
     pids = [str(holder.pid) for holder in tenure.holders if holder.pid != tenure.master]
     others = f" and {len(pids)} other process{'es' if len(pids) > 1 else ''}" if pids else ""
     master = f"master pid {tenure.master}" if tenure.master is not None else "a process"
-    return f"already running: lock {lock.path} is held by {tenure.name}, {master}{others}"
+    return f"lock {lock.path} is held by {tenure.name}, {master}{others}"
 
 
 def _watched(tenure: Tenure) -> list[int]:
