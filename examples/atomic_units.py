@@ -9,7 +9,7 @@ arrives meanwhile is dispatched on leaving the block.
 
 It runs until you stop it, by Ctrl-C or TERM. You will see a line `the accounts add up to 1000` of each worker when it
 leaves, and `all workers stopped; master exits`. Send USR1 to the master, by `kill -USR1 PID`, and each worker says
-`20 transfers so far, the accounts add up to 1000`. Kill a worker by `kill -9 PID`, and the master's line says where it was:
+`20 transfers so far, the accounts add up to 1000`. Kill a worker by `kill -9 PID`, and the master says where it was:
 `worker ended transfer pin=0 ... signal=SIGKILL after=2.1s unit='transfer 37' done=36/1000000; respawning now`.
 """
 

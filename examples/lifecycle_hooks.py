@@ -20,30 +20,25 @@ directory = tempfile.TemporaryDirectory()
 connections: dict[int, sqlite3.Connection] = {}
 
 
-def connection() -> sqlite3.Connection:
-    return sqlite3.connect(f"{directory.name}/rows.db", timeout=30)
-
-
 @app.on_start  # in the master, before the first fork: close what you open here
 def create() -> None:
-    with contextlib.closing(connection()) as database:
+    with contextlib.closing(sqlite3.connect(f"{directory.name}/rows.db")) as database:
         database.execute("CREATE TABLE done (pin INTEGER, item INTEGER)")
 
 
 @app.on_worker_start  # in each worker, before its handler
 def connect(pin: int) -> None:
-    connections[pin] = connection()
+    connections[pin] = sqlite3.connect(f"{directory.name}/rows.db", timeout=30)
     app.log.info("connected")
 
 
 @app.worker()
 def write(pin: int) -> None:
-    database = connections[pin]
-    (start,) = database.execute("SELECT count(*) FROM done WHERE pin = ?", (pin,)).fetchone()
+    (start,) = connections[pin].execute("SELECT count(*) FROM done WHERE pin = ?", (pin,)).fetchone()
     for item in app.track(range(start, 4)):
         if pin == 1 and item == 2 and start == 0:
             raise OSError("PIN 1 fails once, between two items")
-        with database:
+        with connections[pin] as database:
             database.execute("INSERT INTO done VALUES (?, ?)", (pin, item))
 
 
@@ -60,7 +55,5 @@ def tell(record: FailureRecord) -> None:
 
 @app.on_stop  # in the master, after the last worker is gone
 def count() -> None:
-    with contextlib.closing(connection()) as database:
-        (rows,) = database.execute("SELECT count(*) FROM done").fetchone()
-    app.log.info("%d rows", rows)
-    directory.cleanup()
+    with contextlib.closing(sqlite3.connect(f"{directory.name}/rows.db")) as database:
+        app.log.info("%d rows", *database.execute("SELECT count(*) FROM done").fetchone())

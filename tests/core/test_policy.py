@@ -24,7 +24,9 @@ def test_respawn_delay_doubles_from_the_second_short_life_up_to_the_longest(shor
 
 
 @given(st.integers(0, 10**9), backoffs)
-def test_respawn_delay_never_exceeds_the_longest_and_never_shrinks(short_lives: int, backoff: tuple[float, float]) -> None:
+def test_respawn_delay_never_exceeds_the_longest_and_never_shrinks(
+    short_lives: int, backoff: tuple[float, float]
+) -> None:
     """One more short life never makes the delay shorter, and no number of them overflows it."""
     delay_s = policy.respawn_delay(short_lives, backoff)
 

@@ -1,0 +1,89 @@
+"""A kernel without processes: it keeps the same contract as the real one, and its time is the test's."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+
+from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled
+from pyworkers._posix.channel import Told
+
+
+class FakeKernel:
+    """Processes are entries in a dictionary; signals are remembered, and KILL ends.
+
+    Attributes:
+        time: What `now` returns; `wait` moves it.
+        live: The children that have not ended.
+        signals: What was sent to each child.
+        scripts: Called by `wait`, one each, before it looks at what has happened.
+        fail_forks: How many forks to come fail with EAGAIN.
+        run_children: Whether a fork runs `child_main` at once and the child ends with its result.
+    """
+
+    def __init__(self, *, run_children: bool = False) -> None:
+        self.time = 1000.0
+        self.live: set[Pid] = set()
+        self.signals: dict[Pid, list[int]] = {}
+        self.scripts: list[Callable[[], None]] = []
+        self.fail_forks = 0
+        self.run_children = run_children
+        self.timeouts: list[float | None] = []
+        self._next_pid = 100
+        self._ended: list[tuple[Pid, ExitStatus]] = []
+        self._told: list[Told] = []
+        self._signums: list[int] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def fork(self, child_main: Callable[[], int]) -> Pid:
+        if self.fail_forks:
+            self.fail_forks -= 1
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        self._next_pid += 1
+        pid = Pid(self._next_pid)
+        self.live.add(pid)
+        self.signals[pid] = []
+        if self.run_children:
+            self.end(pid, Exited(child_main()))
+        return pid
+
+    def send(self, pid: Pid, signum: int) -> None:
+        if pid in self.live:
+            self.signals[pid].append(signum)
+            if signum == signal.SIGKILL:
+                self.end(pid, Signaled(signum))
+
+    def wait(
+        self, timeout_s: float | None, _log_fd: int | None
+    ) -> tuple[list[int], list[Told], list[tuple[Pid, ExitStatus]]]:
+        self.timeouts.append(timeout_s)
+        if not (self._ended or self._told or self._signums):
+            # Only once there is somebody to whom something can happen.
+            if self.scripts and self.live and timeout_s != 0:
+                self.scripts.pop(0)()
+            elif timeout_s is None:
+                raise AssertionError("nothing will ever happen any more")
+        if not (self._ended or self._told or self._signums):
+            self.time += timeout_s or 0.0
+        result = self._signums, self._told, self._ended
+        self._signums, self._told, self._ended = [], [], []
+        return result
+
+    # What a test does to it
+
+    def end(self, pid: Pid, status: ExitStatus) -> None:
+        """Let a child end."""
+        self.live.discard(pid)
+        self._ended.append((pid, status))
+
+    def tell(self, told: Told) -> None:
+        """Let a child say something."""
+        self._told.append(told)
+
+    def signal(self, signum: int) -> None:
+        """Let the master get a signal."""
+        self._signums.append(signum)

@@ -1,0 +1,198 @@
+"""What the master may expect of a kernel: the real one and the fake one pass the same tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "master"))
+from fake_kernel import FakeKernel
+
+from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled, Vanished
+from pyworkers._master.execute import Kernel
+from pyworkers._posix import process
+from pyworkers._posix.channel import Channel, Word
+from pyworkers._posix.kernel import PosixKernel
+from pyworkers._posix.signals import MasterSignals
+
+
+@pytest.fixture
+def channel() -> Iterator[Channel]:
+    """A channel between us and children."""
+    made = Channel()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def real(channel: Channel) -> Iterator[PosixKernel]:
+    """The kernel of this machine."""
+    with MasterSignals() as trapped:
+        yield PosixKernel(trapped, channel)
+
+
+@pytest.fixture(params=["real", "fake"])
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    """One of the two."""
+    if request.param == "fake":
+        return FakeKernel(run_children=True)
+    real: PosixKernel = request.getfixturevalue("real")
+    return real
+
+
+def collect(kernel: Kernel, count: int) -> dict[Pid, ExitStatus]:
+    """Wait until so many children have ended."""
+    ended: dict[Pid, ExitStatus] = {}
+    deadline = time.monotonic() + 20
+    while len(ended) < count and time.monotonic() < deadline:
+        _, _, found = kernel.wait(1.0, None)
+        assert not set(ended) & {pid for pid, _ in found}, "reported twice"
+        ended.update(found)
+    return ended
+
+
+@pytest.mark.parametrize("code", [0, 1, 41, 255])
+def test_exit_code_of_a_child_is_reported_once(kernel: Kernel, code: int) -> None:
+    """What child_main returns is the exit status, and it comes exactly once."""
+    pid = kernel.fork(lambda: code)
+
+    assert collect(kernel, 1) == {pid: Exited(code)}
+    assert kernel.wait(0.0, None)[2] == []
+
+
+def test_many_ends_are_all_reported(kernel: Kernel) -> None:
+    """SIGCHLD coalesces; statuses do not get lost."""
+    codes = {kernel.fork(lambda code=number: code): number for number in range(50)}
+
+    assert collect(kernel, 50) == {pid: Exited(code) for pid, code in codes.items()}
+
+
+def test_killed_child_is_signaled_not_exited() -> None:
+    """Death by signal keeps its signal, with both kernels."""
+    fake = FakeKernel()
+    pid = fake.fork(lambda: 0)
+    fake.send(pid, signal.SIGKILL)
+    assert collect(fake, 1) == {pid: Signaled(signal.SIGKILL)}
+
+
+def test_real_killed_child_is_signaled_not_exited(real: PosixKernel) -> None:
+    """The same with a process."""
+    pid = real.fork(lambda: time.sleep(3600) or 0)
+    real.send(pid, signal.SIGKILL)
+    assert collect(real, 1) == {pid: Signaled(signal.SIGKILL)}
+
+
+def test_send_to_a_child_that_was_reported_does_nothing(kernel: Kernel) -> None:
+    """After its end was reported a pid belongs to nobody we know."""
+    pid = kernel.fork(lambda: 0)
+    collect(kernel, 1)
+
+    kernel.send(pid, signal.SIGKILL)
+
+
+def test_wait_returns_when_its_time_is_over(kernel: Kernel) -> None:
+    """Nothing happens, and the clock has moved by the timeout."""
+    before = kernel.now()
+
+    assert kernel.wait(0.02, None) == ([], [], [])
+    assert kernel.now() >= before + 0.02
+
+
+def test_signal_ends_the_wait(real: PosixKernel) -> None:
+    """A signal that arrives before or during the wait is returned by it, in order, SIGCHLD left out."""
+    for signum in (signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD):
+        os.kill(os.getpid(), signum)
+
+    assert real.wait(None, None)[0] == [signal.SIGUSR1, signal.SIGHUP]
+
+
+def test_child_of_somebody_else_is_never_reaped(real: PosixKernel) -> None:
+    """A Popen that has ended stands before our own child; ours is found, and its status stays with its owner."""
+    stranger = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
+    os.waitid(os.P_PID, stranger.pid, os.WEXITED | os.WNOWAIT)
+    pids = [real.fork(lambda: 3), real.fork(lambda: 4)]
+
+    assert collect(real, 2) == {pids[0]: Exited(3), pids[1]: Exited(4)}
+    assert stranger.wait(20) == 7
+
+
+def test_status_that_somebody_else_took_is_vanished(real: PosixKernel) -> None:
+    """A child that other code has waited for is reported as gone, never waited for without end."""
+    pid = real.fork(lambda: 3)
+    os.waitpid(pid, 0)
+
+    assert collect(real, 1) == {pid: Vanished()}
+
+
+def test_what_a_child_said_comes_with_or_before_its_end(real: PosixKernel, channel: Channel) -> None:
+    """Collected first, read second: a record is never later than the exit of who wrote it."""
+
+    def child() -> int:
+        channel.tell(Word.UP)
+        channel.tell(Word.STOP_ALL, 77)
+        return 0
+
+    for _ in range(100):
+        pid = real.fork(child)
+        told = []
+        ended: list[tuple[Pid, ExitStatus]] = []
+        while not ended:
+            _, records, ended = real.wait(None, None)
+            told += records
+        assert [(record.pid, record.word, record.number) for record in told] == [
+            (pid, Word.UP, 0),
+            (pid, Word.STOP_ALL, 77),
+        ]
+
+
+@pytest.mark.parametrize(
+    "noise", [b"", b"pw", b"garbage" * 999, b"pw\x09\x00\x01\x00\x00\x00", b"pw\x01\x00\x00\x00\x00\x00"]
+)
+def test_noise_in_the_channel_is_dropped(channel: Channel, noise: bytes) -> None:
+    """G11: control messages that nobody of us wrote have no effect, and hide none that follows."""
+    os.write(channel._writer, noise)
+    channel.tell(Word.UP)
+
+    assert [(told.pid, told.word) for told in channel.read()] == [(os.getpid(), Word.UP)]
+
+
+def test_fork_leaves_no_signal_blocked_and_no_trap_in_the_wrong_process(real: PosixKernel) -> None:
+    """All signals are blocked across the fork, and the master's mask is what it was."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def child() -> int:
+        return 0 if signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= {signal.SIGTERM, signal.SIGCHLD} else 1
+
+    pid = real.fork(child)
+    assert collect(real, 1) == {pid: Exited(0)}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_child_that_raises_says_so_and_is_code_1(real: PosixKernel, capfd: pytest.CaptureFixture[str]) -> None:
+    """The last resort: a defect of ours in a child is no silent end, and not a line of the parent runs in it."""
+
+    def broken() -> int:
+        raise RuntimeError("defect")
+
+    pid = real.fork(broken)
+    assert collect(real, 1) == {pid: Exited(1)}
+    assert "RuntimeError: defect" in capfd.readouterr().err
+
+
+def test_sweep_without_waitid_finds_the_same(real: PosixKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no waitid(2), each own pid is asked instead."""
+    monkeypatch.setattr(process, "_PEEK", 0)
+    pids: list[Pid] = [real.fork(_returning(code)) for code in (3, 4)]
+
+    assert collect(real, 2) == {pids[0]: Exited(3), pids[1]: Exited(4)}
+
+
+def _returning(code: int) -> Callable[[], int]:
+    return lambda: code

@@ -1,0 +1,179 @@
+"""Every file of examples/ keeps the promise of its docstring: run through the real command line, in a copy."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from helpers import Bench, Instance, until
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one example promises.
+
+    Attributes:
+        lines: Patterns of the log, each with how often it stands there when all is over.
+        code: The master's exit code.
+        meanwhile: For one that runs until TERM: what to await of the instance, and do to it, before.
+    """
+
+    lines: Mapping[str, int]
+    code: int = 0
+    meanwhile: Callable[[Bench, Instance], None] | None = None
+
+
+def probe_and_kill(_bench: Bench, instance: Instance) -> None:
+    """Ask how far the workers are until both are in their loop, and shoot one there."""
+
+    def both_have_told() -> bool:
+        instance.signal(signal.SIGUSR1)
+        told = r"INFO transfer pin=(\d): [1-9]\d* transfers so far, the accounts add up to 1000\n"
+        return {found[1] for found in instance.matches(told)} == {"0", "1"}
+
+    victim = instance.worker(0)
+    until(both_have_told, "the first transfers of both workers")
+    os.kill(victim, signal.SIGKILL)
+    instance.worker(0, 2)
+
+
+def start_again(bench: Bench, instance: Instance) -> None:
+    """Start a second instance as cron does, and as a person does."""
+    instance.await_log(r"INFO poll pin=\d: looking into queue \d", 2)
+    quiet = bench.run("examples.cron_lock:app")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    told = bench.run("examples.cron_lock:app", "--if-running=fail")
+    assert told.returncode == 75
+    wanted = (
+        f"already running: lock cron_lock.lock is held by cron_lock, master pid {instance.pid} and 2 other processes"
+    )
+    assert wanted in told.stderr
+
+
+def see_batches(_bench: Bench, instance: Instance) -> None:
+    """Wait until both workers are at it."""
+    for pin in (0, 1):
+        instance.await_log(rf"INFO fetch pin={pin}: batch 1: \['page 0 of pin {pin}', 'page 1 of pin {pin}'\]")
+
+
+ENTRIES = {
+    "one_handler": Entry(
+        {
+            r"INFO worker started add_squares pin=[012] pid=\d+$": 3,
+            r"INFO add_squares pin=0: sum of squares is 112761$": 1,
+            r"INFO add_squares pin=1: sum of squares is 106161$": 1,
+            r"INFO add_squares pin=2: sum of squares is 109428$": 1,
+            r"INFO worker ended add_squares pin=[012] pid=\d+ exit=0 after=\d+\.\ds; finished$": 3,
+            r"INFO all workers finished; master exits$": 1,
+            r"WARNING|ERROR": 0,
+        }
+    ),
+    "per_pin": Entry(
+        {
+            r"INFO download pin=([012]): downloading part \1$": 3,
+            r"INFO resize pin=3: resizing$": 1,
+            r"INFO mail pin=([46]): mailing list \1$": 2,
+            r"INFO sweep pin=([57]): sweeping as pin \1$": 2,
+            r"; finished$": 8,
+            r"INFO all workers finished; master exits$": 1,
+            r"WARNING|ERROR": 0,
+        }
+    ),
+    "exit_codes": Entry(
+        {
+            r"worker ended unlucky pin=0 pid=\d+ signal=SIGKILL after=\d+\.\ds; respawning now$": 1,
+            r"worker ended unlucky pin=0 pid=\d+ exit=41 after=\d+\.\ds; respawning (now|in 0\.1s)$": 1,
+            r"unlucky pin=0: ConnectionError: the other side hung up$": 1,
+            r"worker ended unlucky pin=0 pid=\d+ exit=1 after=\d+\.\ds; respawning (now|in 0\.[12]s)$": 1,
+            r"stopping reason=stop_all pin=0 pid=\d+ workers=[12]$": 1,
+            r"worker ended unlucky pin=0 pid=\d+ exit=10 after=\d+\.\ds; finished$": 1,
+            r"worker ended bystander pin=1 pid=\d+ exit=143 after=\d+\.\ds; stopped$": 1,
+            r"INFO all workers stopped; master exits code=7$": 1,
+        },
+        code=7,
+    ),
+    "atomic_units": Entry(
+        {
+            r"transfer pin=[01]: the accounts add up to 1000$": 2,
+            r"signal=SIGKILL after=\d+\.\ds unit='transfer \d+' done=\d+/1000000; respawning now$": 1,
+            r"INFO all workers stopped; master exits$": 1,
+        },
+        meanwhile=probe_and_kill,
+    ),
+    "lifecycle_hooks": Entry(
+        {
+            r"INFO write pin=\d: connected$": 4,
+            r"INFO write pin=\d: closed$": 4,
+            r"ERROR write pin=1: OSError: PIN 1 fails once, between two items$": 1,
+            r"worker ended write pin=1 pid=\d+ exit=1 after=\d+\.\ds done=2/4; respawning now$": 1,
+            r"INFO failure pin=1 exit=1 attempt=1$": 1,
+            r"INFO all workers finished; master exits$": 1,
+            r"INFO 12 rows$": 1,
+        }
+    ),
+    "cron_lock": Entry(
+        {r"INFO poll pin=([01]): looking into queue \1$": 2, r"INFO all workers stopped; master exits$": 1},
+        meanwhile=start_again,
+    ),
+    "async_handler": Entry(
+        {
+            r"INFO fetch pin=\d: left after \d+ whole batches$": 2,
+            r"worker ended fetch pin=\d pid=\d+ exit=143 after=\d+\.\ds; stopped$": 2,
+            r"torn": 0,
+            r"INFO all workers stopped; master exits$": 1,
+        },
+        meanwhile=see_batches,
+    ),
+}
+
+ELSEWHERE = {"stdlib_census": "test_census.py"}
+"""Examples that have a test of their own."""
+
+
+def test_every_example_has_an_entry() -> None:
+    """A new file without a promise that is kept fails here."""
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(ENTRIES) | set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("name", [*ENTRIES, *ELSEWHERE])
+def test_example_keeps_its_promise(name: str, bench: Bench) -> None:
+    """It ends as its docstring says, with the lines that it says."""
+    if name in ELSEWHERE:
+        pytest.skip(f"{ELSEWHERE[name]} runs it")
+    entry = ENTRIES[name]
+    shutil.copytree(EXAMPLES, bench.directory / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    instance = Instance(bench.directory, f"examples.{name}:app", env={"TMPDIR": str(bench.directory)})
+    bench.instances.append(instance)
+
+    if entry.meanwhile is None:
+        code = instance.wait()
+    else:
+        entry.meanwhile(bench, instance)
+        code = instance.stop()
+
+    assert code == entry.code, instance.log
+    found = {pattern: len(instance.matches(f"(?m){pattern}")) for pattern in entry.lines}
+    assert found == entry.lines, instance.log
+    assert not list(bench.directory.glob("tmp*")), "a temporary file was left behind"
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_example_is_short_and_says_how_to_run_it(name: str) -> None:
+    """Under 60 lines, and its number in the reading order, its command and what will be seen stand on top."""
+    source = (EXAMPLES / f"{name}.py").read_text()
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+
+    assert len(source.splitlines()) < 60
+    assert docstring.startswith(f"{list(ENTRIES).index(name) + 1}. ")
+    assert f"    python -m pyworkers examples.{name}:app" in docstring
+    assert re.search("[Yy]ou will see|prints|says", docstring)
