@@ -11,6 +11,10 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 
 
+# Most of the time a test waits for another process, so there is room for more of them than cores.
+PARALLEL = ("-n", "4")
+
+
 def group(name: str) -> tuple[str, ...]:
     """Return the requirements of a dependency group."""
     return nox.project.dependency_groups(PROJECT, name)
@@ -21,7 +25,7 @@ def tests(session: nox.Session) -> None:
     """Run the suite, and measure the branches it covers, across forks."""
     session.install("-e", ".", *group("test"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-m", "not fire", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, "-m", "not fire", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
 
@@ -30,7 +34,7 @@ def tests(session: nox.Session) -> None:
 def fire(session: nox.Session) -> None:
     """Run the tests that repeat a failure until it has had every chance to show."""
     session.install("-e", ".", *group("test"))
-    session.run("pytest", "-m", "fire", "--timeout=600", *session.posargs)
+    session.run("pytest", *PARALLEL, "-m", "fire", "--timeout=600", *session.posargs)
 
 
 @nox.session

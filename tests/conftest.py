@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import Bench, bench_in
 from hypothesis import settings
+
+from helpers import Bench, bench_in
 
 settings.register_profile("quick", max_examples=60, stateful_step_count=50, deadline=None)
 settings.register_profile("long", max_examples=2000, stateful_step_count=100, deadline=None)

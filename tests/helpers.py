@@ -53,6 +53,12 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def as_from_a_shell() -> None:
+    """In a child before exec: have the signals as a foreground job has them, also where the suite runs under nohup."""
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_DFL)
+
+
 class Instance:
     """One running master, with its log in a file.
 
@@ -82,7 +88,7 @@ class Instance:
                 stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log if stderr is None else stderr,
-                **popen,  # type: ignore[call-overload]
+                **{"preexec_fn": as_from_a_shell, **popen},  # type: ignore[call-overload]
             )
 
     @property

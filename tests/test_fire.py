@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from helpers import Bench, Instance, alive, bench_in, children, state, until
 
 pytestmark = pytest.mark.fire
@@ -54,9 +55,7 @@ def test_term_to_the_master_at_200_instants(tmp_path: Path, name: str, source: s
         bench.app(source)
         # Four at a time: most of the time each of them sleeps.
         for batch in (delays[start : start + 4] for start in range(0, 200, 4)):
-            shots = []
-            for delay_s in batch:
-                shots.append((time.monotonic() + delay_s, delay_s, bench.start(None)))
+            shots = [(time.monotonic() + delay_s, delay_s, bench.start(None)) for delay_s in batch]
             for due, _, master in sorted(shots, key=lambda shot: shot[0]):
                 while (left_s := due - time.monotonic()) > 0:
                     time.sleep(left_s)  # the instant is the input here, not a wait for something

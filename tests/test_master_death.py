@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from helpers import Bench, Instance, alive, state, until
 
 TIMEOUT_S = 1.5

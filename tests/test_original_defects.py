@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+
 from helpers import Bench, alive, state, until
 
 MIXED = """
@@ -201,7 +202,6 @@ def test_d8_daemon_that_is_running_already_says_so_before_it_detaches(bench: Ben
 
 def test_d9_failed_fork_is_tried_again(bench: Bench) -> None:
     """G6: with no process to be had, the master says so, stays, and goes on when there is one again."""
-
     master = bench.start(
         """
         import resource

@@ -27,11 +27,14 @@ python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/python -m pywor
 .venv/bin/pip install -q nox && .venv/bin/nox
 """
 
-UNTIL_TERM = {"crawler": 4, "units": 2, "waits": 2, "fetcher": 2}
+UNTIL_TERM = {"units": 2, "waits": 2, "fetcher": 2}
 """Programs that run until they are stopped, with the number of their workers."""
 
-TO_THE_END = {"pins": 8, "hooks": 2, "script": 2}
+TO_THE_END = {"pins": 8, "hooks": 2}
 """Programs that end by themselves, likewise."""
+
+OWN_TESTS = {"crawler", "script"}
+"""Programs that other tests below run."""
 
 UNIT_TESTS = {"test_once": "test_collect"}
 
@@ -45,9 +48,28 @@ def write_programs(directory: Path) -> None:
 def start(bench: Bench, *arguments: str) -> Instance:
     """Start an instance of one of the programs."""
     write_programs(bench.directory)
-    instance = Instance(bench.directory, *arguments)
+    instance = Instance(bench.directory, *arguments, preexec_fn=heed_signals)
     bench.instances.append(instance)
     return instance
+
+
+def run(bench: Bench, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """Run Python to its end."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=bench.directory,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def heed_signals() -> None:
+    """Undo what nohup, or a script that runs the tests in the background, ignores: it would stay ignored."""
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -68,7 +90,7 @@ def test_every_block_has_a_rule() -> None:
     assert {kind for kind, _ in BLOCKS} == {"sh", "python", "log", "crontab"}
     assert README.count("\n```") == 2 * len(BLOCKS)
     assert len(PROGRAMS) == sum(kind == "python" for kind, _ in BLOCKS)
-    assert set(PROGRAMS) == {*UNTIL_TERM, *TO_THE_END, *UNIT_TESTS}
+    assert set(PROGRAMS) == {*UNTIL_TERM, *TO_THE_END, *UNIT_TESTS, *OWN_TESTS}
 
 
 def test_first_block_sets_up() -> None:
@@ -76,13 +98,19 @@ def test_first_block_sets_up() -> None:
     assert BLOCKS[0] == ("sh", SET_UP)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_program_passes_check(name: str, bench: Bench) -> None:
-    """Each is a complete program."""
+def test_programs_pass_check(bench: Bench) -> None:
+    """Each is a complete program. One process checks all of them, through the command line's own entry."""
     write_programs(bench.directory)
-    checked = bench.run("check", f"{name}:app")
+    checks = """
+import sys
+from pyworkers.cli import main
+for name in sys.argv[1:]:
+    assert main(["check", f"{name}:app"]) == 0, name
+"""
+    checked = run(bench, "-c", checks, *PROGRAMS)
 
     assert (checked.returncode, checked.stderr) == (0, "")
+    assert all(f"{name}: " in checked.stdout for name in PROGRAMS if name != "test_once")
 
 
 @pytest.mark.parametrize("name", UNTIL_TERM)
@@ -134,21 +162,12 @@ def test_handler_runs_in_a_unit_test(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_works(command: str, bench: Bench) -> None:
-    """Those that end are run; of the others, the ones with options of `run` are checked, and the rest run until TERM."""
+    """Each is run, to its end or until TERM; only the one that would leave a daemon behind is merely checked."""
     python, minus_m, *arguments = shlex.split(command)
     assert (python, minus_m) == ("python", "-m")
     write_programs(bench.directory)
     if arguments[0] == "pdb":
-        debugged = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            cwd=bench.directory,
-            input="continue\nquit\n",
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        assert "Exit status: 3" in debugged.stdout
+        assert "Exit status: 3" in run(bench, "-m", *arguments, typed="continue\nquit\n").stdout
         return
     assert arguments.pop(0) == "pyworkers"
     if arguments[0] in ("check", "--help"):
@@ -229,36 +248,31 @@ def test_exit_code_tables_name_every_code() -> None:
     assert {int(code) for code in master + worker} == {int(code) for code in ExitCode}
 
 
-@pytest.mark.parametrize("name", ["HUP", "TTIN", "TTOU"])
-def test_signals_that_this_version_ignores(name: str, bench: Bench) -> None:
+def test_signals_that_this_version_ignores(bench: Bench) -> None:
     """They are logged, and change nothing."""
-    (row,) = [row for row in rows("To the master:") if "HUP" in row[0]]
-    assert row == ["HUP, TTIN, TTOU", "logged and ignored"]
+    assert ["HUP, TTIN, TTOU", "logged and ignored"] in rows("To the master:")
     instance = start(bench, "crawler:app")
     instance.await_log("worker started", 4)
 
-    instance.signal(getattr(signal, f"SIG{name}"))
-    instance.await_log(f"signal ignored signal=SIG{name}")
+    for signum in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+        instance.signal(signum)
+        instance.await_log(f"signal ignored signal={signum.name}")
 
     assert len(instance.workers()) == 4
     assert instance.stop() == 0
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "line"),
-    [
-        ("TERM", 0, "stopping reason=SIGTERM"),
-        ("INT", 0, "stopping reason=SIGINT"),
-        ("QUIT", 1, "stopping quickly reason=SIGQUIT"),
-    ],
+    ("signum", "code", "line"),
+    [(signal.SIGINT, 0, "stopping reason=SIGINT"), (signal.SIGQUIT, 1, "stopping quickly reason=SIGQUIT")],
 )
-def test_signals_that_stop(name: str, code: int, line: str, bench: Bench) -> None:
-    """As the table has it."""
-    assert name in [row[0] for row in rows("To the master:")]
+def test_signals_that_stop(signum: signal.Signals, code: int, line: str, bench: Bench) -> None:
+    """As the table has it; TERM stands in the log above."""
+    assert signum.name.removeprefix("SIG") in [row[0] for row in rows("To the master:")]
     instance = start(bench, "crawler:app")
     instance.await_log("still here")
 
-    instance.signal(getattr(signal, f"SIG{name}"))
+    instance.signal(signum)
 
     assert instance.wait() == code
     assert instance.matches(line)

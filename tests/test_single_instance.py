@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+
 from helpers import Bench, Instance, alive, until
 
 APP = """
@@ -59,7 +60,7 @@ def test_second_instance_says_why_where_somebody_looks(bench: Bench, first: Inst
 
 @pytest.mark.parametrize("option", ["fail", "wait:0.2"])
 def test_busy_is_75(bench: Bench, first: Instance, option: str) -> None:
-    """fail says so at once, wait after its time; both name the holder."""
+    """`fail` says so at once, wait after its time; both name the holder."""
     begun = time.monotonic()
     second = bench.run("shop:app", f"--if-running={option}")
 
@@ -71,7 +72,7 @@ def test_busy_is_75(bench: Bench, first: Instance, option: str) -> None:
 
 
 def test_waiting_instance_starts_when_the_first_ends(bench: Bench, first: Instance) -> None:
-    """wait takes over, and only after the last worker of the first is gone."""
+    """`wait` takes over, and only after the last worker of the first is gone."""
     second = bench.start(None, "--if-running=wait")
     second.await_log("waiting: lock .* is held by shop")
     worker = first.worker(0)

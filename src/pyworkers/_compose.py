@@ -37,13 +37,13 @@ from pyworkers.errors import ExitCode, PyworkersError, UsageError
 
 
 def main(app: App, given: Mapping[str, object], only: int | None = None, *, inline: bool = False) -> int:
-    """Run the app and return the exit code; an error becomes one line."""
+    """Run the app and return the exit code, a plain int; an error becomes one line."""
     try:
         with _closed(app):
-            return _Instance(app, plan(declaration_of(app), given, only)).run(inline=inline)
+            return int(_Instance(app, plan(declaration_of(app), given, only)).run(inline=inline))
     except PyworkersError as error:
         complain(error)
-        return ExitCode.USAGE
+        return int(ExitCode.USAGE)
 
 
 def complain(error: object) -> None:
@@ -111,7 +111,9 @@ class _Instance:
         log.setLevel(logging.DEBUG if instance.debug else logging.INFO)
         log.propagate = False
         if missing is not None:
-            self._log(logging.WARNING, f"no syslog at {self._plan.run.syslog}: {missing}; logging to stderr")
+            # A daemon has no stderr to fall back to.
+            instead = "the daemon will have no log" if self._plan.run.daemon else "logging to stderr"
+            self._log(logging.WARNING, f"no syslog at {self._plan.run.syslog}: {missing}; {instead}")
         try:
             # Python 3.12 warns at each fork of a process with threads; where warnings are errors, that error would
             # come after the fork, and cost us the pid.

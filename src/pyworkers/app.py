@@ -171,9 +171,10 @@ class App:
         return self._log
 
     def checkpoint(self) -> None:
-        """Dispatch pending signals: here, between two units of work, a stop is raised, and nowhere else.
+        """Dispatch pending signals, between two units of work: this is where a stop is raised.
 
-        Outside a worker it does nothing.
+        `sleep`, `wait`, `track`, and the edges of `critical` and `interruptible` are checkpoints, too. Outside a worker
+        it does nothing.
 
         Raises:
             Stop: A stop is due. In an async handler the handler's task is cancelled instead.

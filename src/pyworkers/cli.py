@@ -24,8 +24,9 @@ _EPILOG = """\
 Signals to the master: TERM stops, workers leave at their next checkpoint; INT the same, a second INT kills at once;
 QUIT interrupts now and kills after 2 seconds; USR1 and USR2 go to every worker.
 
-Exit codes: 0 all workers ended normally, or stopped gracefully; 1 a worker had to be interrupted or killed; 2 usage or
-a bad app, nothing was forked; 75 another instance holds the lock; or what App.stop_all asked for.
+Exit codes: 0 all workers ended normally, or stopped gracefully; 1 a worker had to be interrupted or killed, or
+on_stop raised; 2 usage or a bad app, nothing was forked; 75 another instance holds the lock; or what App.stop_all
+asked for.
 """
 
 

@@ -16,7 +16,7 @@ class ExitCode(enum.IntEnum):
     """Master: all workers ended normally, or the stop was graceful, or `--if-running=exit` found another instance.
     Worker: a normal end, by default."""
     FAILED = 1
-    """Master: a worker did not leave the stop by TERM alone (a unit may be torn), or a PIN failed, or `on_stop` raised.
+    """Master: a worker did not leave the stop by TERM alone (a unit may be torn), or `on_stop` raised.
     Worker: an exception, or a result that is no exit code."""
     USAGE = 2
     """Master: usage, or a bad app; nothing was forked. The code of argparse and of the shell's builtins."""

@@ -542,6 +542,7 @@ def test_abandoned_worker_that_ends_after_all_is_reported() -> None:
     late = stage.exit(Signaled(9), 0)
 
     assert late == [m.WorkerEnded(Pin(0), Attempt(1), Signaled(9), 3.0, m.Next.STOPPED)]
+    assert stage.state(0) == Finished()
     assert stage.exit(Exited(143), 1)[-1] == m.Finish(1, stopped=True)
 
 
@@ -628,6 +629,18 @@ def test_nothing_follows_finish() -> None:
     assert {type(effect) for effect in late} == {m.EventIgnored}
 
 
+def test_late_end_of_an_abandoned_worker_is_only_reported() -> None:
+    """`Finish` is the last thing to do: what a process does that was abandoned before can only be reported after it."""
+    stage = Stage(SlotPlan(Pin(0), stop_timeout=0.0))
+    stage.start(up=False)
+    stage.feed(GRACEFUL)
+    assert isinstance(stage.advance(1.0)[-1], m.Finish)
+
+    late = stage.exit(Signaled(9))
+
+    assert late == [m.WorkerEnded(Pin(0), Attempt(1), Signaled(9), 1.0, m.Next.STOPPED)]
+
+
 # Announcements, passed-on signals, and what does not belong
 
 
@@ -689,6 +702,18 @@ def test_stop_reports_how_many_are_live() -> None:
     stage.exit(Exited(0), 1)
 
     assert stage.feed(GRACEFUL)[0] == m.StopStarted("SIGTERM", StopKind.GRACEFUL, 2)
+
+
+@pytest.mark.parametrize("status", [Exited(1), Vanished()])
+def test_deadline_of_a_state_that_has_passed_is_forgotten(status: ExitStatus) -> None:
+    """A worker that left has no rungs to climb: the machine is not woken for instants that mean nothing any more."""
+    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1), stop_timeout=100.0))
+    stage.start()
+    stage.feed(GRACEFUL)
+    stage.advance(2.5)
+    stage.exit(status, 0)
+
+    assert stage.core.next_deadline() == 1080.0
 
 
 def test_time_that_goes_back_is_refused() -> None:

@@ -11,7 +11,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_kernel import FakeKernel
-
 from pyworkers._core.notices import NOTICE_TIMEOUT_S
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import Exited, FailureRecord, Pid, Pin, Signaled, SlotPlan

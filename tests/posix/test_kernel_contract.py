@@ -14,7 +14,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "master"))
 from fake_kernel import FakeKernel
-
 from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled, Vanished
 from pyworkers._master.execute import Kernel
 from pyworkers._posix import process
