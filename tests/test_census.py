@@ -33,7 +33,7 @@ def library(bench: Bench) -> Path:
     (root / "site-packages").mkdir()
     (root / "site-packages" / "other.py").write_text("")
     (bench.directory / "shop.py").write_text(
-        "from pathlib import Path\nimport stdlib_census\nstdlib_census.LIBRARY = Path('library')\napp = stdlib_census.app\n"
+        "from pathlib import Path\nimport stdlib_census as census\ncensus.LIBRARY = Path('library')\napp = census.app\n"
     )
     return root
 

@@ -21,7 +21,7 @@ TABLE = Path("/etc/cron.d/pyworkers-test")
     not Path(CRON).exists() or os.geteuid() != 0, reason="needs root and cron (Debian: cron), to install a crontab"
 )
 def test_real_cron_keeps_a_single_instance(bench: Bench) -> None:
-    """Two minutes of a real cron: the second start finds the lock and leaves without a word; a killed one comes back."""
+    """The second start finds the lock and leaves without a word; after a kill the next one starts."""
     bench.app(
         """
         app = App(lock_file=here / "lock")

@@ -157,12 +157,13 @@ def test_stderr_on_a_stream_socket() -> None:
     theirs.close()
 
 
+@pytest.mark.timeout(120)
 def test_instance_with_a_stalled_reader_goes_on_and_stops(bench: Bench) -> None:
     """G6: 1,000 deaths behind `| reader that has stopped reading` are all respawned, and a stop still ends in time."""
     reader, writer = os.pipe()
     master = bench.start(CRASH_LOOP, stderr=writer)
     os.close(writer)
-    until(lambda: len(bench.read("deaths")) >= 1000, "1,000 deaths")
+    until(lambda: len(bench.read("deaths")) >= 1000, "1,000 deaths", 50)
 
     text = ""
 
@@ -342,8 +343,8 @@ def test_real_syslog_daemon_at_dev_log(bench: Bench) -> None:
     config = bench.directory / "rsyslog.conf"
     config.write_text(
         f'module(load="imuxsock" SysSock.Use="off")\ninput(type="imuxsock" Socket="{address}" CreatePath="on")\n'
-        f'template(name="plain" type="string" string="%syslogfacility-text%.%syslogseverity-text% %syslogtag%%msg%\\n")\n'
-        f'*.* action(type="omfile" file="{bench.directory}/messages" template="plain")\n'
+        f'template(name="t" type="string" string="%syslogfacility-text%.%syslogseverity-text% %syslogtag%%msg%\\n")\n'
+        f'*.* action(type="omfile" file="{bench.directory}/messages" template="t")\n'
     )
     daemon = subprocess.Popen([RSYSLOG, "-n", "-f", str(config), "-i", str(bench.directory / "rsyslog.pid")])
     try:

@@ -162,7 +162,7 @@ def test_successor_ends_what_the_watchdog_cannot(bench: Bench, how: str) -> None
 
 def test_lock_is_held_until_the_last_worker_is_gone(bench: Bench) -> None:
     """G1: the workers hold the lock with their master, so nobody starts beside them."""
-    master, workers = start(bench, "app.checkpoint()\n    time.sleep(1.0)")
+    master, workers = start(bench, "while True:\n        app.checkpoint()\n        time.sleep(0.1)")
     master.process.kill()
     master.process.wait()
     before = set(bench.directory.glob("up.*"))
