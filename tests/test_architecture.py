@@ -67,7 +67,7 @@ def parsed(module: str) -> ast.Module:
 
 def room_of(module: str) -> str:
     """Return the room that a module belongs to: its subpackage, or the module itself."""
-    return module.split("/")[0].removesuffix(".py")
+    return module.split("/", maxsplit=1)[0].removesuffix(".py")
 
 
 def imports(node: ast.AST, *, in_function: bool = False, for_checkers: bool = False) -> Iterator[Import]:

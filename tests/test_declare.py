@@ -373,7 +373,7 @@ def test_wait_inside_a_running_loop_is_refused() -> None:
     async def misuse() -> None:
         app.wait([], 0.0)
 
-    with pytest.raises(UsageError, match="inside a running asyncio loop"):
+    with pytest.raises(RuntimeError, match="inside a running asyncio loop"):
         asyncio.run(misuse())
 
 

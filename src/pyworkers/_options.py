@@ -6,8 +6,7 @@ cannot mean two things. Durations are in seconds; defaults are the business of `
 
 from __future__ import annotations
 
-import math
-import numbers
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from typing_extensions import Never
 
 SYSLOG_DEFAULT = "/dev/log"
+
+SECONDS_MAX = 1e9
+"""Some thirty years: as good as for ever, and far from what the clocks and polls beneath overflow at."""
 
 Scope = Literal["instance", "worker", "run"]
 
@@ -75,9 +77,14 @@ def _codes(value: object) -> frozenset[int]:
     if isinstance(value, int):
         value = (value,)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        codes = list(cast("Iterable[object]", value))
+        # There are 256 of them: no need to read on.
+        codes = list(itertools.islice(cast("Iterable[object]", value), 257))
         numbers_only = [code for code in codes if isinstance(code, int) and not isinstance(code, bool)]
-        if codes and len(numbers_only) == len(codes) and all(0 <= code <= 255 for code in numbers_only):
+        if (
+            1 <= len(codes) <= 256
+            and len(numbers_only) == len(codes)
+            and all(0 <= code <= 255 for code in numbers_only)
+        ):
             return frozenset(numbers_only)
     _expected("exit codes of 0 to 255, at least one")
 
@@ -105,10 +112,9 @@ def _maybe_flag(value: object) -> bool | None:
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        seconds = float(value)
-        if math.isfinite(seconds) and 0 <= seconds <= 1e9:
-            return seconds
+    # Compared before it becomes a float, which an int may be too large for. NaN compares false.
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= SECONDS_MAX:
+        return float(value)
     _expected("a number of seconds from 0 on")
 
 
@@ -142,8 +148,10 @@ def _if_running(value: object) -> tuple[str, float | None]:
 def _address(value: object) -> str | None:
     if value is None:
         return None
-    if isinstance(value, str) and (value.startswith("/") or re.fullmatch(r"[^\s:]+:\d{1,5}", value)):
-        return value
+    if isinstance(value, str):
+        udp = re.fullmatch(r"[^\s:]+:(\d{1,5})", value)
+        if value.startswith("/") or (udp is not None and 1 <= int(udp[1]) <= 65535):
+            return value
     _expected("a socket's path from / on, or HOST:PORT")
 
 

@@ -63,14 +63,18 @@ class SupervisorMachine(RuleBasedStateMachine):
     @initialize(
         given=st.lists(plans, min_size=1, max_size=4, unique_by=lambda plan: plan.pin),
         shrink=st.sampled_from([1.0, 0.5]),
+        peace=st.integers(0, 30),
     )
-    def create(self, given: list[SlotPlan], shrink: float) -> None:
+    def create(self, given: list[SlotPlan], shrink: float, peace: int) -> None:
         self.plans = {plan.pin: plan for plan in given}
         self.core = Supervisor(given, lambda delay_s: delay_s * shrink)
+        self.shrink = shrink
+        self.peace = peace  # events before the first stop, or most histories would be over before they began
         self.now = 500.0
         self.live: dict[Pin, Process] = {}
         self.all: list[Process] = []
         self.owed: set[Pin] = set()  # PINs that an abnormal end has left empty, and whose respawn is due by itself
+        self.short_lives = dict.fromkeys(self.plans, 0)
         self.done: set[Pin] = set()  # PINs that ended normally
         self.stop_kinds: list[tuple[float, StopKind]] = []  # only what made the stop begin or get harder
         self.interrupts = 0
@@ -88,11 +92,14 @@ class SupervisorMachine(RuleBasedStateMachine):
 
     def _feed(self, event: m.Event) -> list[m.Effect]:
         after_finish = self.finish is not None
+        self.peace -= 1
         effects = self.core.handle(event, self.now)
         if after_finish:
             # An abandoned process may end after all; whether it may still announce is a scenario of its own.
             late = m.EventIgnored | m.WorkerEnded | m.Announce
             assert all(isinstance(effect, late) for effect in effects), effects
+        acted = [effect.pin for effect in effects if isinstance(effect, m.Act)]
+        assert len(acted) == len(set(acted)), "two rungs in one step"
         for place, effect in enumerate(effects):
             assert self.finish is None or after_finish, f"{effect} after Finish"
             self._carry_out(effect)
@@ -111,8 +118,10 @@ class SupervisorMachine(RuleBasedStateMachine):
                 self.all.append(process)
                 if self.forks_fail:
                     process.reaped = True
-                    delays = self._feed(m.SpawnFailed(pin, attempt, "no memory"))
-                    assert [type(delay) for delay in delays] == [m.SpawnDelayed]
+                    self.short_lives[pin] = max(self.short_lives[pin] + 1, 2)
+                    (delayed,) = self._feed(m.SpawnFailed(pin, attempt, "no memory"))
+                    assert isinstance(delayed, m.SpawnDelayed)
+                    assert delayed.delay_s == self._delay_of(pin) > 0
                 else:
                     self.live[pin] = process
                     self.owed.discard(pin)
@@ -137,6 +146,9 @@ class SupervisorMachine(RuleBasedStateMachine):
                 self.finish = effect
             case _:
                 pass
+
+    def _delay_of(self, pin: Pin) -> float:
+        return policy.respawn_delay(self.short_lives[pin], self.plans[pin].backoff) * self.shrink
 
     def _check_act(self, process: Process, attempt: Attempt, action: Action) -> None:
         assert process.attempt == attempt, "a signal to a process that is gone"
@@ -183,9 +195,9 @@ class SupervisorMachine(RuleBasedStateMachine):
         if follows is m.Next.RESPAWN:
             state = self.core.snapshot()[pin]
             assert isinstance(state, Backoff)
-            assert ended.delay_s <= self.plans[pin].backoff[1]
+            self.short_lives[pin] = self.short_lives[pin] + 1 if ended.lifetime_s < policy.SHORT_LIFE_S else 0
+            assert ended.delay_s == self._delay_of(pin)
             assert state.respawn_at == self.now + ended.delay_s
-            assert ended.delay_s == 0 or ended.lifetime_s < policy.SHORT_LIFE_S
 
     @precondition(lambda self: self.live)
     @rule(data=st.data())
@@ -201,23 +213,36 @@ class SupervisorMachine(RuleBasedStateMachine):
     def forks_fail_from_now_on(self, *, fail: bool) -> None:
         self.forks_fail = fail
 
+    @precondition(lambda self: self.peace < 0)
     @rule(kind=st.sampled_from(StopKind), code=st.none() | st.integers(0, 255))
     def stop(self, kind: StopKind, code: int | None) -> None:
-        self._note_stop(kind)
-        if self.asked_code is None:
-            self.asked_code = code if self.finish is None else self.asked_code
-        self._feed(m.StopRequested(kind, "rule", code))
+        if self.finish is None and self.asked_code is None:
+            self.asked_code = code
+        self._stop(kind, m.StopRequested(kind, "rule", code))
 
-    @rule()
-    def interrupt(self) -> None:
-        self._note_stop(StopKind.KILL if self.interrupts else StopKind.GRACEFUL)
-        self.interrupts += 1
-        self._feed(m.InterruptRequested("rule"))
+    @precondition(lambda self: self.peace < 0)
+    @rule(times=st.integers(1, 2))
+    def interrupt(self, times: int) -> None:
+        for _ in range(times):
+            kind = StopKind.KILL if self.interrupts else StopKind.GRACEFUL
+            self.interrupts += 1
+            self._stop(kind, m.InterruptRequested("rule"))
 
-    def _note_stop(self, kind: StopKind) -> None:
-        if self.finish is None and all(kind > before for _, before in self.stop_kinds):
+    def _stop(self, kind: StopKind, event: m.Event) -> None:
+        before = dict(self.core.snapshot())
+        harder = self.finish is None and all(kind > earlier for _, earlier in self.stop_kinds)
+        if harder:
             self.stop_kinds.append((self.now, kind))
             self.owed.clear()
+        effects = self._feed(event)
+        if not harder:
+            assert [type(effect) for effect in effects] == [m.EventIgnored]
+            assert all(self.core.snapshot()[key] is state for key, state in before.items())
+            return
+        assert effects[0] == m.StopStarted("rule", kind, len(self.live))
+        for process in self.live.values():
+            assert process.acts, "a worker that nobody asked to stop"
+            assert kind is not StopKind.KILL or process.acts[-1][1] is Action.KILL
 
     @rule(signum=st.sampled_from([10, 12]))
     def forward(self, signum: int) -> None:
@@ -272,6 +297,8 @@ class SupervisorMachine(RuleBasedStateMachine):
         effects = self._feed(m.DeadlineReached())
         changed = any(self.core.snapshot()[pin] is not state for pin, state in before.items())
         assert changed == (self.now >= deadline), effects
+        left = self.core.next_deadline()
+        assert left is None or left > self.now, "something is due still"
 
     @rule()
     def wake_for_nothing(self) -> None:
@@ -298,18 +325,28 @@ class SupervisorMachine(RuleBasedStateMachine):
     @invariant()
     def deadline_is_that_of_the_states(self) -> None:
         wakes = []
-        for state in self.core.snapshot().values():
+        for pin, state in self.core.snapshot().items():
             match state:
                 case Backoff(respawn_at):
                     wakes.append(respawn_at)
                 case Stopping(rungs=rungs):
                     assert rungs[-1].action is Action.KILL
+                    assert rungs[-1].at <= self._killed_by(pin)
                     wakes.append(rungs[0].at)
                 case Killing(abandon_at=abandon_at):
                     wakes.append(abandon_at)
                 case _:
                     pass
         assert self.core.next_deadline() == min(wakes, default=None)
+
+    def _killed_by(self, pin: Pin) -> float:
+        """Return by when the hardest stop so far has promised the KILL."""
+        limits = {
+            StopKind.GRACEFUL: self.plans[pin].stop_timeout,
+            StopKind.QUICK: policy.QUICK_STOP_S,
+            StopKind.KILL: 0.0,
+        }
+        return min(at + min(limits[kind], self.plans[pin].stop_timeout) for at, kind in self.stop_kinds)
 
     @invariant()
     def every_pin_is_held_or_owed_or_over(self) -> None:

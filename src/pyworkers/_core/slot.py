@@ -96,10 +96,10 @@ class Slot:
         match event, state:
             case m.WorkerExited(status=status), _:
                 return self._exit(state, status, now, stopping=stopping or isinstance(state, Abandoned))
-            case m.Spawned(), Starting():
-                self.state = Starting(state.attempt, now)
+            case m.Spawned(), Starting(confirmed=False):
+                self.state = Starting(state.attempt, now, confirmed=True)
                 return [m.WorkerStarted(event.pin, event.attempt)]
-            case m.SpawnFailed(reason=reason), Starting():
+            case m.SpawnFailed(reason=reason), Starting(confirmed=False):
                 # A failed fork is never tried again at once: the system has to recover first.
                 self._short_lives = max(self._short_lives + 1, 2)
                 delay_s = self._back_off(now)

@@ -110,7 +110,7 @@ class Supervisor:
         return effects
 
     def _announce(self, *, up: bool) -> list[Effect]:
-        if self._announced:
+        if self._announced or self._over:
             return []
         self._announced = True
         return [m.Announce(up)]

@@ -81,10 +81,11 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """Forked, and not yet up."""
+    """Forked, and not yet up. Until the shell has `confirmed` the fork, it may still turn out to have failed."""
 
     attempt: Attempt
     spawned_at: float
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
