@@ -7,6 +7,7 @@ cannot mean two things. Durations are in seconds; defaults are the business of `
 from __future__ import annotations
 
 import itertools
+import numbers
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,13 +80,9 @@ def _codes(value: object) -> frozenset[int]:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         # There are 256 of them: no need to read on.
         codes = list(itertools.islice(cast("Iterable[object]", value), 257))
-        numbers_only = [code for code in codes if isinstance(code, int) and not isinstance(code, bool)]
-        if (
-            1 <= len(codes) <= 256
-            and len(numbers_only) == len(codes)
-            and all(0 <= code <= 255 for code in numbers_only)
-        ):
-            return frozenset(numbers_only)
+        good = [code for code in codes if isinstance(code, int) and not isinstance(code, bool) and 0 <= code <= 255]
+        if 1 <= len(codes) == len(good) <= 256:
+            return frozenset(good)
     _expected("exit codes of 0 to 255, at least one")
 
 
@@ -113,7 +110,7 @@ def _maybe_flag(value: object) -> bool | None:
 
 def _seconds(value: object) -> float:
     # Compared before it becomes a float, which an int may be too large for. NaN compares false.
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= SECONDS_MAX:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= cast("float", value) <= SECONDS_MAX:
         return float(value)
     _expected("a number of seconds from 0 on")
 
