@@ -626,3 +626,34 @@ def test_closed_standard_streams_are_no_harm(bench: Bench) -> None:
     assert subprocess.run(["sh", "-c", command], cwd=bench.directory, timeout=20, check=False).returncode == 0
     assert bench.read("stdin") == "/dev/null"
     assert Path(bench.directory / "lock").read_text().startswith("pyworkers lock: name=shop master=")
+
+
+def test_process_that_a_worker_forks_is_a_plain_process(bench: Bench) -> None:
+    """A multiprocessing child of a cooperative worker ends by terminate(), and is no worker itself."""
+    bench.app(
+        """
+        import multiprocessing
+
+        app = App()
+
+        def helper(pipe) -> None:
+            app.checkpoint()
+            pipe.send(app.pin)
+            time.sleep(3600)
+
+        @app.worker(pins=3)
+        def work() -> None:
+            app.checkpoint()
+            context = multiprocessing.get_context("fork")
+            ours, theirs = context.Pipe()
+            child = context.Process(target=helper, args=(theirs,))
+            child.start()
+            seen = ours.recv()
+            child.terminate()
+            child.join(10)
+            (here / "seen").write_text(f"{seen} {child.exitcode} {app.pin}")
+        """
+    )
+
+    assert bench.run("shop:app").returncode == 0
+    assert bench.read("seen") == "None -15 3"

@@ -16,6 +16,9 @@ from pyworkers._plan import plan
 from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings, from_environment, from_text, run_settings
 from pyworkers.app import declaration_of
 
+HUGE = Fraction(10**400)
+"""A number of seconds that no float holds."""
+
 IN_CODE = [name for name, option in OPTIONS.items() if option.scope != "run"]
 PER_WORKER = [name for name, option in OPTIONS.items() if option.scope == "worker"]
 
@@ -59,10 +62,10 @@ BAD_IN_CODE: list[tuple[str, object]] = [
         ("backoff", value)
         for value in (
             None, 1, (1,), (1, 2, 3), (2, 1), (0, 1), (-1, 1), (1, math.inf), (math.nan, 1), ("1", "2"), "12", (True, 2),
-            {1, 2}, (1, 10**400),
+            {1, 2}, (1, HUGE),
         )
     ),
-    *(("stop_timeout", value) for value in (None, -0.1, math.inf, math.nan, "8", True, 1j, 2e9, 10**400)),
+    *(("stop_timeout", value) for value in (None, -0.1, math.inf, math.nan, "8", True, 1j, 2e9, HUGE)),
     *(("cooperative", value) for value in (0, 1, "yes", "None")),
 ]  # fmt: skip
 

@@ -282,7 +282,7 @@ class _Instance:
 
         def notice_main(record: FailureRecord) -> Callable[[], int]:
             calls = [functools.partial(function, record) for function in functions]
-            return lambda: boot.run_notice(calls, inheritance, self._app.log)
+            return lambda: boot.run_notice(calls, inheritance, self._app.log, self._handler.sink)
 
         return notice_main
 

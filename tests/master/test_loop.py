@@ -190,3 +190,26 @@ def test_failures_are_told_one_at_a_time_and_a_hanging_one_is_killed() -> None:
     assert stage.run(crash, jump, stage.end_all) == 0
     assert stage.told[0] == FailureRecord(0, worker[0], "h0", "exit=41", 0.0, 1)
     assert "on_failure has not returned in time" in stage.text()
+
+
+def test_failures_that_nobody_was_told_of_are_counted() -> None:
+    """A stop does not wait for a queue of notices; the log says how many came to nothing."""
+    stage = Stage(pins=3, notices=True)
+
+    def crash_all() -> None:
+        for pid in sorted(stage.kernel.live):
+            stage.kernel.end(pid, Exited(1))
+
+    def stop() -> None:
+        stage.kernel.signal(signal.SIGTERM)
+
+    def leave() -> None:
+        for pid in [pid for pid, sent in stage.kernel.signals.items() if sent and pid in stage.kernel.live]:
+            stage.kernel.end(pid, Exited(143))
+
+    def jump() -> None:
+        stage.kernel.time += NOTICE_TIMEOUT_S
+
+    assert stage.run(crash_all, stop, leave, jump) == 0
+    assert len(stage.told) == 1
+    assert "on_failure was not told of all failures count=2" in stage.text()

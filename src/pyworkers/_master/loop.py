@@ -33,6 +33,7 @@ class Loop:
         while True:
             self._executor.tell_failures(self._kernel.now())
             if self._finish is not None and self._executor.notices.idle:
+                self._executor.report_untold()
                 return self._finish.exit_code
             self._turn()
 

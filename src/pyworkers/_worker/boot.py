@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pyworkers._core.types import Pid
-from pyworkers._logs import SinkHandler
+from pyworkers._logs import Sink, SinkHandler
 from pyworkers._posix import process, signals
 from pyworkers._posix.channel import Channel, Word
 from pyworkers._worker.binding import Binding
@@ -81,6 +81,7 @@ def run_worker(job: Job, inheritance: Inheritance) -> int:
     job.sink_handler.sink.become_worker()
     _set_environment(job.environ)
     _forget_exit_functions()
+    os.register_at_fork(after_in_child=runtime.unbind)
     signals.unblock(inheritance.mask)
     code = _work(job, inheritance)
     for function in job.on_exit:
@@ -92,12 +93,15 @@ def run_worker(job: Job, inheritance: Inheritance) -> int:
     return code
 
 
-def run_notice(functions: Sequence[Callable[[], object]], inheritance: Inheritance, log: logging.Logger) -> int:
+def run_notice(
+    functions: Sequence[Callable[[], object]], inheritance: Inheritance, log: logging.Logger, sink: Sink
+) -> int:
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
     traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
     traps[signal.SIGINT] = signals.IGNORE
     if not _settle_in(inheritance, traps, signal.SIGKILL):
         return ExitCode.STOPPED
+    sink.become_worker()
     _forget_exit_functions()
     signals.unblock(inheritance.mask)
     code: int = ExitCode.OK
@@ -108,6 +112,7 @@ def run_notice(functions: Sequence[Callable[[], object]], inheritance: Inheritan
             log.exception("on_failure raised")
             code = ExitCode.FAILED
     process.flush_standard_streams()
+    sink.flush()
     return code
 
 

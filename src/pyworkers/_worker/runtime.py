@@ -100,6 +100,17 @@ class Runtime:
             signal.SIGQUIT: self._stop,
         }
 
+    def unbind(self) -> None:
+        """In a process that the worker forks: be a plain process, which TERM ends, as `multiprocessing` expects.
+
+        INT stays ignored: Ctrl-C must not take its helpers from a worker that is finishing a unit.
+        """
+        self._binding = self._stop_code = None
+        self.pending = self._running = False
+        signal.set_wakeup_fd(-1)
+        for signum in (signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(signum, signal.SIG_DFL)
+
     def begin(self) -> None:
         """From here on a stop may be raised; one that has come during `on_worker_start` is raised now."""
         self._running = True
