@@ -36,11 +36,11 @@ ROOMS: dict[str, set[str]] = {
     "_declare": {"_core.scheduler", "_core.types", "_worker", "_settings", "errors"},
     "app": {"_core.scheduler", "_core.types", "_worker", "_settings", "errors", "_declare", "_compose"},
     "_plan": {"_core.scheduler", "_core.types", "_settings", "errors", "_declare"},
-    "_loader": {"app", "errors"},
+    "_loader": {"_core.types", "app", "errors"},
     "_compose": {
         "_core", "errors", "_logs", "_options", "_settings", "_posix", "_worker", "_master", "_declare", "app", "_plan",
     },
-    "cli": {"_compose", "_loader", "_plan", "_options", "_settings", "app", "errors"},
+    "cli": {"_core.types", "_compose", "_loader", "_plan", "_options", "_settings", "app", "errors"},
     "__init__": {"_core.types", "app", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip

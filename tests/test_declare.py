@@ -421,3 +421,34 @@ def test_errors_share_one_base() -> None:
     """A program that embeds pyworkers can catch all of its errors at once."""
     with pytest.raises(PyworkersError):
         App("two words")
+
+
+def test_generator_in_disguise_is_refused() -> None:
+    """An object whose `__call__` is a generator would never run its body either."""
+
+    class Lazy:
+        def __call__(self) -> Any:
+            yield
+
+    with pytest.raises(DeclarationError, match="is a generator"):
+        App("test").worker(pins=0)(Lazy())  # type: ignore[type-var]
+
+
+def test_on_signal_without_a_function_traps_nothing() -> None:
+    """Only a registered function makes a signal mean something."""
+    app = App("test")
+    app.on_signal(signal.SIGUSR1)
+
+    assert declaration_of(app).on_signal == {}
+
+
+def test_negative_sleep_is_refused_as_by_time_sleep() -> None:
+    """A ValueError, in a worker and out of one."""
+    with pytest.raises(ValueError, match="from 0 on, got -1"):
+        App("test").sleep(-1)
+
+
+def test_pin_that_is_too_large_is_refused() -> None:
+    """A PIN has to fit into a log line, and the error, too."""
+    with pytest.raises(DeclarationError, match=r"must be at most 2147483647, got a value that cannot be shown \(int\)"):
+        App("test").worker(pins=10**5000)(lambda: None)

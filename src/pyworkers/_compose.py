@@ -50,7 +50,8 @@ def complain(error: object) -> None:
     """Write one line to stderr, if there is one."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"pyworkers: error: {error}\n")
+            # One line, also where a file's name or an exception's text holds several.
+            sys.stderr.write(f"pyworkers: error: {' '.join(str(error).splitlines())}\n")
             sys.stderr.flush()
 
 

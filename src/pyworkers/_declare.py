@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pyworkers._core.scheduler import AssignmentError, Claim, claim
-from pyworkers._core.types import FailureRecord
+from pyworkers._core.types import FailureRecord, shown
 from pyworkers._settings import declared
 from pyworkers._worker.binding import RESERVED
 from pyworkers.errors import DeclarationError
@@ -92,13 +92,18 @@ class Declaration:
         takes = _takes(function, what, parameter)
         hooks.append(function if takes == bool(parameter) else _without_argument(function))
 
-    def signal_functions(self, signum: object) -> list[PlainFunction]:
-        """Return where the functions of this signal are kept, or raise DeclarationError where it cannot have any."""
+    def check_signal(self, signum: object) -> None:
+        """Raise DeclarationError where a signal cannot have functions."""
         if not isinstance(signum, int) or isinstance(signum, bool):
             raise DeclarationError("on_signal takes one signal: write @app.on_signal(signal.SIGUSR1)")
         if signum not in signal.valid_signals() or signum in RESERVED:
             raise DeclarationError(f"on_signal cannot have signal {signum!r}: it is reserved or does not exist")
-        return self.on_signal.setdefault(int(signum), [])
+
+    def add_signal(self, signum: int, function: PlainFunction) -> None:
+        """Register a function of a signal, or raise DeclarationError."""
+        functions = self.on_signal.get(int(signum), [])
+        self.add_hook(functions, function, "on_signal")
+        self.on_signal[int(signum)] = functions
 
     def _check_open(self, what: str) -> None:
         if self.closed:
@@ -124,14 +129,19 @@ def name_of(function: object) -> str:
 
 
 def _is_async(function: object) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    return any(inspect.iscoroutinefunction(code) for code in _codes(function))
+
+
+def _codes(function: object) -> tuple[object, object]:
+    """Return where a function's kind can be told: itself, and for an object that can be called its `__call__`."""
+    return function, type(function).__call__
 
 
 def _takes(function: object, what: str, parameter: str) -> bool:
     """Return whether the function takes its one parameter, and refuse one that can be called in neither way."""
     if not callable(function):
-        raise DeclarationError(f"{what} must be a function, got {function!r:.60} ({type(function).__name__})")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DeclarationError(f"{what} must be a function, got {shown(function)}")
+    if any(inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code) for code in _codes(function)):
         raise DeclarationError(f"{what} is a generator, whose body would never run; it must be a plain function")
     try:
         signature = inspect.signature(function)

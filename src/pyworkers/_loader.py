@@ -13,6 +13,7 @@ import traceback
 from types import ModuleType
 from typing import Any
 
+from pyworkers._core.types import shown
 from pyworkers.app import App
 from pyworkers.errors import AppImportError, PyworkersError
 
@@ -25,11 +26,11 @@ def load(target: str, directory: str) -> App:
     """
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
-        hint = f"'{module_name or 'module'}:{attribute or 'app'}'"
+        hint = f"'{_dotted(module_name) or 'module'}:{attribute or 'app'}'"
         raise AppImportError(f"expected an import string 'module:attribute', got '{target}'; did you mean {hint}?")
-    if module_name.endswith(".py") or "/" in module_name:
-        dotted = module_name.removesuffix(".py").removeprefix("./").replace("/", ".")
-        raise AppImportError(f"'{module_name}' is a file, expected a module; did you mean '{dotted}:{attribute}'?")
+    if _dotted(module_name) != module_name:
+        hint = f"'{_dotted(module_name)}:{attribute}'"
+        raise AppImportError(f"'{module_name}' is a file, expected a module; did you mean {hint}?")
     if directory not in sys.path[:1]:
         sys.path.insert(0, directory)
     module = _import(module_name, target, directory)
@@ -37,8 +38,13 @@ def load(target: str, directory: str) -> App:
     for name in attribute.split("."):
         found = _attribute(found, name, target, module_name)
     if not isinstance(found, App):
-        raise AppImportError(f"'{target}' is not an App but {found!r:.60} ({type(found).__name__})")
+        raise AppImportError(f"'{target}' is not an App but {shown(found)}")
     return found
+
+
+def _dotted(path: str) -> str:
+    """Return the module's name for what may be the path of its file."""
+    return path.removesuffix(".py").replace("/", ".").strip(".")
 
 
 def _import(name: str, target: str, directory: str) -> ModuleType:
@@ -63,8 +69,11 @@ def _import(name: str, target: str, directory: str) -> ModuleType:
 
 
 def _failed(name: str, error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"module '{name}' failed to import: {type(error).__name__}: {text} ({_place(error)})"
+    return f"module '{name}' failed to import: {_said(error)}"
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({_place(error)})"
 
 
 def _place(error: BaseException) -> str:
@@ -83,7 +92,9 @@ _HERE = __file__.removesuffix("_loader.py")
 def _attribute(found: Any, name: str, target: str, module_name: str) -> Any:
     try:
         return getattr(found, name)
-    except AttributeError:
+    except Exception as error:
+        if not isinstance(error, AttributeError):
+            raise AppImportError(f"cannot import app from '{target}': {_said(error)}") from error
         names: dict[str, object] = getattr(found, "__dict__", {})
         apps = [key for key, value in names.items() if isinstance(value, App)]
         guess = (apps or difflib.get_close_matches(name, names, n=1))[:1]

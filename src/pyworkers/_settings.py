@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
+from pyworkers._core.types import shown
 from pyworkers._options import OPTIONS, SYSLOG_DEFAULT, Option
 from pyworkers.errors import DeclarationError, UsageError
 
@@ -69,7 +70,7 @@ def checked(option: Option, value: object, source: str) -> object:
     try:
         return option.check(value)
     except ValueError as error:
-        raise DeclarationError(f"{source} must be {error}, got {value!r:.80} ({type(value).__name__})") from None
+        raise DeclarationError(f"{source} must be {error}, got {shown(value)}") from None
 
 
 def declared(given: Mapping[str, object], scopes: Collection[str], where: str) -> dict[str, object]:

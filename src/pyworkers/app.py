@@ -150,10 +150,10 @@ class App:
         Raises:
             DeclarationError: The signal is unknown, or one that pyworkers or the kernel keeps for itself.
         """
-        functions = self._declaration.signal_functions(signum)
+        self._declaration.check_signal(signum)
 
         def register(function: SignalFunction) -> SignalFunction:
-            self._declaration.add_hook(functions, function, "on_signal")
+            self._declaration.add_signal(signum, function)
             return function
 
         return register
@@ -188,6 +188,7 @@ class App:
         Raises:
             Stop: A stop is due.
             RuntimeError: An asyncio loop is running in this thread.
+            ValueError: `seconds` is negative.
         """
         self._runtime.sleep(seconds)
 

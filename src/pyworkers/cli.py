@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pyworkers import _compose, _loader, _plan
+from pyworkers._core.types import PIN_MAX
 from pyworkers._options import OPTIONS, SYSLOG_DEFAULT
 from pyworkers._settings import from_environment, from_text
 from pyworkers.app import declaration_of
@@ -115,9 +116,10 @@ class _Version(argparse.Action):
 
 
 def _pin(text: str) -> int:
-    if text.isdecimal():
+    # isdecimal() says yes to ten-thousand digits, and to those of other scripts, too: PIN_MAX has ten.
+    if text.isdecimal() and len(text) <= len(str(PIN_MAX)):
         return int(text)
-    raise UsageError(f"--only must be a PIN, an int from 0 on, got '{text}'")
+    raise UsageError(f"--only must be a PIN, an int from 0 on, got '{text:.80}'")
 
 
 def _wants_debug(arguments: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pyworkers._core.types import PINS_MAX, Pin
+from pyworkers._core.types import PIN_MAX, PINS_MAX, Pin, shown
 
 
 class AssignmentError(ValueError):
@@ -35,7 +35,7 @@ def claim(handler: str, pins: int | Iterable[int] | None) -> Claim:
         return Claim(handler, (_checked(handler, pins),))
     if not isinstance(pins, Iterable):
         raise AssignmentError(
-            f"pins of worker '{handler}' must be an int, a range or an iterable of ints, got {_shown(pins)}"
+            f"pins of worker '{handler}' must be an int, a range or an iterable of ints, got {shown(pins)}"
         )
     seen: set[Pin] = set()
     for number in pins:
@@ -108,14 +108,12 @@ def _fill(taken: dict[Pin, int], rest: list[Pin], place: int, handler: str, work
 def _checked(handler: str, number: object) -> Pin:
     # A bool is an int to Python, and a slip to a person.
     if not isinstance(number, int) or isinstance(number, bool):
-        raise AssignmentError(f"pins of worker '{handler}' must be ints, got {_shown(number)}")
+        raise AssignmentError(f"pins of worker '{handler}' must be ints, got {shown(number)}")
     if number < 0:
-        raise AssignmentError(f"pins of worker '{handler}' must not be negative, got {number}")
+        raise AssignmentError(f"pins of worker '{handler}' must not be negative, got {shown(number)}")
+    if number > PIN_MAX:
+        raise AssignmentError(f"pins of worker '{handler}' must be at most {PIN_MAX}, got {shown(number)}")
     return Pin(number)
-
-
-def _shown(value: object) -> str:
-    return f"{value!r:.60} ({type(value).__name__})"
 
 
 def _listed(pins: Sequence[Pin]) -> str:

@@ -95,7 +95,7 @@ class Slot:
             return [m.EventIgnored(event, f"attempt {state.attempt} is current")]
         match event, state:
             case m.WorkerExited(status=status), _:
-                return self._exit(state, status, now, stopping=stopping or isinstance(state, Abandoned))
+                return self._exit(state, status, now, stopping=stopping)
             case m.Spawned(), Starting(confirmed=False):
                 self.state = Starting(state.attempt, now, confirmed=True)
                 return [m.WorkerStarted(event.pin, event.attempt)]

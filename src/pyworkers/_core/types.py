@@ -20,6 +20,9 @@ Attempt = NewType("Attempt", int)
 """The nth process of a PIN, from 1. An event that names an older attempt is stale."""
 
 
+PIN_MAX = 2**31 - 1
+"""The largest PIN: as large as the kernel's own process numbers could ever be, and short enough for a log line."""
+
 PINS_MAX = 1_000_000
 """As many PINs as a person can mean: pid_max is at most 2**22 (proc(5)). It also bounds an endless iterable."""
 
@@ -151,3 +154,12 @@ class FailureRecord:
     cause: str
     lifetime: float
     attempt: int
+
+
+def shown(value: object) -> str:
+    """Return a value with its type, short enough for the one line of an error."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  (an int of thousands of digits refuses, and so may a user's own class)
+        text = "a value that cannot be shown"
+    return f"{text:.80} ({type(value).__name__})"

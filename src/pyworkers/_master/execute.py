@@ -135,10 +135,8 @@ class Executor:
 
     def report_untold(self) -> None:
         """Say how many failures `on_failure` was not told of: too many waited, or the end came first."""
-        if self.notices.dropped_count:
-            self._crew.log(
-                logging.WARNING, f"on_failure was not told of all failures count={self.notices.dropped_count}"
-            )
+        if count := self.notices.dropped_count:
+            self._crew.log(logging.WARNING, f"on_failure was not told of all failures count={count}")
 
     def _spawn(self, pin: Pin, attempt: Attempt) -> m.Event:
         self._crew.clear(pin)

@@ -168,11 +168,10 @@ class Runtime:
 
     def sleep(self, seconds: float) -> None:
         """See `App.sleep`."""
-        if self._binding is None:
-            time.sleep(seconds)
-        else:
-            no_fds: list[int] = []
-            self.wait(no_fds, seconds)
+        if seconds < 0:
+            raise ValueError(f"sleep takes a number of seconds from 0 on, got {seconds}")
+        no_fds: list[int] = []
+        self.wait(no_fds, seconds)
 
     def wait(self, fds: Iterable[Waitable], timeout: float | None) -> list[Waitable]:
         """See `App.wait`."""
