@@ -185,6 +185,25 @@ def test_child_that_raises_says_so_and_is_code_1(real: PosixKernel, capfd: pytes
     assert "RuntimeError: defect" in capfd.readouterr().err
 
 
+def test_trap_that_raises_at_the_very_end_does_not_let_the_child_escape(real: PosixKernel) -> None:
+    """G5: not even an exception out of the last line of the child goes on in the parent's stack."""
+
+    def child() -> int:
+        leave, calls = os._exit, []
+
+        def torn(code: int) -> None:
+            calls.append(code)
+            if len(calls) < 3:
+                raise SystemExit(131)
+            leave(code)
+
+        os._exit = torn  # type: ignore[assignment]
+        return 7
+
+    pid = real.fork(child)
+    assert collect(real, 1) == {pid: Exited(7)}
+
+
 def test_sweep_without_waitid_finds_the_same(real: PosixKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system has no waitid(2), each own pid is asked instead."""
     monkeypatch.setattr(process, "_PEEK", 0)

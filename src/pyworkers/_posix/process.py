@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled, Vanished
+from pyworkers._posix import signals
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -54,7 +55,15 @@ def fork(child_main: Callable[[], int]) -> Pid:
     except BaseException as error:  # noqa: BLE001  (the last resort: a defect of ours must not end in silence)
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
-        os._exit(code)
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process, whatever a trap raises on the way: an exception here would go on in the parent's stack."""
+    while True:
+        with contextlib.suppress(BaseException):
+            signals.block()
+            os._exit(code)
 
 
 def die_with_parent(parent: Pid, signum: int) -> bool:

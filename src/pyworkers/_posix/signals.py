@@ -150,6 +150,11 @@ def blocked() -> Generator[None]:
         _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def block() -> None:
+    """In the child, at its very end: no trap shall run any more."""
+    _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+
+
 def forget_wakeup() -> None:
     """In the child, signals blocked: let no signal write into the pipe of the parent."""
     _signal.set_wakeup_fd(-1)
