@@ -657,3 +657,52 @@ def test_process_that_a_worker_forks_is_a_plain_process(bench: Bench) -> None:
 
     assert bench.run("shop:app").returncode == 0
     assert bench.read("seen") == "None -15 3"
+
+
+def test_threads_and_exit_functions_of_on_failure_run(bench: Bench) -> None:
+    """A report that a background thread sends is sent: a notice ends as a worker does."""
+    master = bench.start(
+        """
+        import atexit
+
+        app = App()
+
+        @app.on_failure
+        def tell(record) -> None:
+            atexit.register((here / "atexit").touch)
+            threading.Thread(target=lambda: (time.sleep(0.2), (here / "thread").touch())).start()
+
+        @app.worker(pins=0)
+        def work() -> None:
+            if not (here / "second").exists():
+                (here / "second").touch()
+                os._exit(1)
+        """
+    )
+
+    assert master.wait() == 0
+    assert (bench.directory / "thread").exists()
+    assert (bench.directory / "atexit").exists()
+
+
+@pytest.mark.parametrize(
+    "how", ["sys.stdout.close()", "sys.stdout = type('Tee', (), {'write': len, 'flush': id})()", "sys.stdout = None"]
+)
+def test_strange_stdout_is_no_harm(bench: Bench, how: str) -> None:
+    """A module that closes or replaces stdout has workers that end normally."""
+    bench.app(f"app = App()\n{how}\n\n@app.worker(pins=0)\ndef work(): ...\n")
+
+    finished = bench.run("shop:app")
+
+    assert finished.returncode == 0, finished.stderr
+    assert "; finished" in finished.stderr
+
+
+def test_name_of_a_script_that_is_unfit_for_logs_is_made_fit(bench: Bench) -> None:
+    """A default must never be refused."""
+    path = bench.directory / "my app [1].py"
+    path.write_text("from pyworkers import App\nprint(App())\n")
+
+    finished = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=20, check=True)
+
+    assert "<App 'my_app__1_'" in finished.stdout

@@ -215,3 +215,30 @@ def test_lock_file_without_permission_is_one_line(bench: Bench) -> None:
 
     assert finished.returncode == 2
     assert "permission denied to user" in finished.stderr
+
+
+def test_lock_that_we_were_started_with_is_an_error_and_kills_nobody(bench: Bench) -> None:
+    """The idiom of flock(1) around a command, on the same file: said in a line, instead of ending our own parents."""
+    bench.app(APP)
+    command = f"exec 9>>lock; flock -n 9; {sys.executable} -m pyworkers shop:app; echo code $?"
+
+    shell = subprocess.run(
+        ["bash", "-c", command], cwd=bench.directory, capture_output=True, text=True, timeout=20, check=False
+    )
+
+    assert shell.stdout == "code 2\n"
+    assert "held by a descriptor that this process was started with" in shell.stderr
+
+
+def test_record_that_cannot_be_written_is_a_warning(bench: Bench) -> None:
+    """A full disk keeps nobody from holding the lock."""
+    bench.app(
+        "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "app = App(lock_file=here / 'lock')\n\n@app.worker(pins=0)\ndef work(): ...\n"
+    )
+
+    finished = bench.run("shop:app", env={"PYTHONDONTWRITEBYTECODE": "1"})
+
+    assert finished.returncode == 0
+    assert "cannot write who holds it to lock file" in finished.stderr

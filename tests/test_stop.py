@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from helpers import Bench, Instance, alive, until
+from helpers import Bench, Instance, alive, state, until
 
 UNITS = """
 app = App(stop_timeout=5)
@@ -653,3 +653,182 @@ def test_blocked_and_ignored_term_still_stops(bench: Bench) -> None:
 
     assert master.stop() == 0
     assert master.matches("exit=143 ")
+
+
+def test_async_clean_up_is_not_cancelled_again_by_a_signal_that_is_sent_again(bench: Bench) -> None:
+    """TERM comes to stragglers at 0.25 and 0.5 s: a `finally` that awaits goes on, and so does asyncio's own end."""
+    master = start_async(
+        bench,
+        """
+async def background():
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.sleep(0.6)
+        (here / "background").touch()
+
+task = asyncio.create_task(background())
+await asyncio.sleep(0)
+try:
+    (here / "up").touch()
+    await asyncio.sleep(3600)
+finally:
+    await asyncio.sleep(0.6)
+    with app.critical():
+        await asyncio.sleep(0)
+    (here / "own").touch()
+""",
+    )
+
+    assert master.stop() == 0
+    assert (bench.directory / "own").exists()
+    assert (bench.directory / "background").exists()
+    assert master.matches("exit=143 .*; stopped")
+
+
+def test_critical_section_in_a_finally_does_not_raise_over_the_stop_in_flight(bench: Bench) -> None:
+    """What follows it in the `finally` runs."""
+    master = run_on(
+        bench,
+        """
+try:
+    (here / "up").touch()
+    time.sleep(3600)
+finally:
+    with app.critical():
+        time.sleep(0.01)
+    (here / "closed").touch()
+""",
+    )
+
+    assert master.stop() == 0
+    assert (bench.directory / "closed").exists()
+
+
+def test_checkpoint_in_a_hook_neither_raises_nor_makes_cooperative(bench: Bench) -> None:
+    """on_worker_start and on_worker_exit may sleep by app.sleep: they are not cut by TERM, and the handler still is."""
+    master = run_on(
+        bench,
+        "(here / 'up').touch()\ntime.sleep(3600)",
+        head="""
+@app.on_worker_start
+def start(pin):
+    app.sleep(0.01)
+
+@app.on_worker_exit
+def leave(pin):
+    app.checkpoint()
+    app.sleep(0.3)
+    (here / "left").touch()
+""",
+    )
+
+    assert master.stop() == 0
+    assert (bench.directory / "left").exists()
+    assert master.matches("exit=143 .*; stopped")
+
+
+def test_interrupt_cuts_one_step_of_the_end_and_not_the_next(bench: Bench) -> None:
+    """QUIT in on_worker_exit ends that function; exit functions and the exit code are as they should be."""
+    master = run_on(
+        bench,
+        "import atexit\natexit.register((here / 'atexit').touch)\n(here / 'up').touch()\ntime.sleep(3600)",
+        "stop_timeout=1.5",
+        """
+@app.on_worker_exit
+def first(pin):
+    time.sleep(3600)
+
+@app.on_worker_exit
+def second(pin):
+    (here / "second").touch()
+""",
+    )
+
+    assert master.stop() == 1
+    assert (bench.directory / "second").exists()
+    assert (bench.directory / "atexit").exists()
+    assert master.matches("exit=131 .*; stopped")
+
+
+def test_on_signal_function_that_raises_does_not_lose_the_next_signal(bench: Bench) -> None:
+    """G3: what was recorded stays recorded."""
+    master = run_on(
+        bench,
+        """
+(here / "up").touch()
+while not (here / "go").exists():
+    time.sleep(0.01)
+try:
+    app.checkpoint()
+except ValueError:
+    app.checkpoint()
+app.sleep(3600)
+""",
+        head="""
+@app.on_signal(signal.SIGUSR1)
+def one():
+    raise ValueError
+
+@app.on_signal(signal.SIGUSR2)
+def two():
+    (here / "two").touch()
+""",
+    )
+    for signum in (signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(master.worker(0), signum)
+    (bench.directory / "go").touch()
+
+    until((bench.directory / "two").exists, "the second signal's function")
+    assert master.stop() == 0
+
+
+def test_sleep_after_a_loop_of_the_handlers_own_still_wakes(bench: Bench) -> None:
+    """Asyncio takes the wake-up descriptor away when a loop with signal handlers closes; app.sleep takes it back."""
+    master = run_on(
+        bench,
+        """
+import asyncio
+
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGALRM, print)
+
+app.sleep(0)
+asyncio.run(main())
+(here / "up").touch()
+app.sleep(3600)
+""",
+        "stop_timeout=3",
+    )
+
+    assert master.stop() == 0
+
+
+def test_term_to_the_whole_group_is_no_failure_of_the_workers(bench: Bench) -> None:
+    """Engines signal master and workers together: who has left by then is stopped, not failed."""
+    bench.app(
+        """
+        app = App()
+
+        @app.on_failure
+        def tell(record) -> None:
+            (here / "told").touch()
+
+        @app.worker(pins=range(3))
+        def work(pin: int) -> None:
+            (here / f"up.{pin}").touch()
+            time.sleep(3600)
+        """
+    )
+    master = bench.start(None, start_new_session=True)
+    until(lambda: len(list(bench.directory.glob("up.*"))) == 3, "three workers")
+    workers = [master.worker(pin) for pin in range(3)]
+    os.kill(master.pid, signal.SIGSTOP)
+    until(lambda: state(master.pid) == "T", "the master to be stopped")
+    os.killpg(master.pid, signal.SIGTERM)
+    until(lambda: not any(alive(pid) for pid in workers), "the workers' ends")
+    os.kill(master.pid, signal.SIGCONT)
+
+    assert master.wait() == 0
+    assert "respawning" not in master.log
+    assert not (bench.directory / "told").exists()

@@ -33,7 +33,7 @@ from pyworkers._settings import WorkerSettings
 from pyworkers._worker import boot
 from pyworkers._worker.binding import Binding
 from pyworkers.app import App, declaration_of, runtime_of
-from pyworkers.errors import ExitCode, PyworkersError, UsageError
+from pyworkers.errors import ExitCode, LockError, PyworkersError, UsageError
 
 
 def main(app: App, given: Mapping[str, object], only: int | None = None, *, inline: bool = False) -> int:
@@ -84,6 +84,8 @@ class _Instance:
 
     def run(self, *, inline: bool) -> int:
         """Enter, run, and leave nothing behind."""
+        if inline and self._plan.run.daemon:
+            raise UsageError("--inline and --daemon (or PYWORKERS_DAEMON) exclude each other")
         process.open_standard_streams()
         if self._plan.instance.lock_file is not None:
             self._lock = LockFile(self._plan.instance.lock_file)
@@ -123,16 +125,17 @@ class _Instance:
                 yield
         finally:
             log.removeHandler(self._handler)
-            log.level, log.propagate = before
+            log.setLevel(before[0])
+            log.propagate = before[1]
             self._handler.sink.close()
 
-    def _open_sink(self) -> tuple[Sink, OSError | None]:
+    def _open_sink(self) -> tuple[Sink, Exception | None]:
         name, address = self._plan.instance.name, self._plan.run.syslog
         if address is None:
             return StderrSink(name), None
         try:
             return SyslogSink(name, address), None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             return StderrSink(name), error
 
     def _enter(self, trapped: MasterSignals) -> int | None:
@@ -153,8 +156,19 @@ class _Instance:
         if run.daemon:
             self._detach()
         if self._lock is not None:
-            self._lock.sign(self._plan.instance.name)
+            self._sign(self._lock)
         return None
+
+    def _sign(self, lock: LockFile) -> None:
+        try:
+            lock.sign(self._plan.instance.name)
+        except OSError as error:
+            why = f"cannot write who holds it to lock file {lock.path}: {os.strerror(error.errno or 0)}"
+            # Of a daemon, only what is written there proves to the next instance that it lives.
+            if self._plan.run.daemon:
+                self._log(logging.ERROR, why)
+                raise LockError(why) from error
+            self._log(logging.WARNING, why)
 
     def _detach(self) -> None:
         reader, writer = os.pipe()
@@ -168,7 +182,10 @@ class _Instance:
                 complain(f"{self._plan.instance.name}: {how}; its log says why")
             return ExitCode.OK if told == b"1" else ExitCode.FAILED
 
-        process.detach(ready)
+        try:
+            process.detach(ready)
+        except OSError as error:
+            raise LockError(f"cannot become a daemon: {os.strerror(error.errno or 0)}") from error
         os.close(reader)
         self._ready = (reader, writer)
         if isinstance(self._handler.sink, StderrSink):
@@ -193,7 +210,10 @@ class _Instance:
             self._app.log.exception("on_start raised; nothing was started")
             return ExitCode.USAGE
         # From here on the master writes nothing to them, so no child can write it again.
-        process.flush_standard_streams()
+        try:
+            process.flush_standard_streams()
+        except OSError as error:
+            self._log(logging.ERROR, f"cannot write to stdout or stderr: {os.strerror(error.errno or 0)}")
         code = self._loop(trapped)
         try:
             with trapped.raising({signals.INTERRUPT, signals.QUIT}):

@@ -6,6 +6,7 @@ Holds values and looks at signatures; it registers nothing itself and runs nothi
 from __future__ import annotations
 
 import inspect
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -118,9 +119,10 @@ def calling_module() -> str:
     """Return the name of the module that called our caller; under `__main__`, the script's stem."""
     module = sys._getframe(2).f_globals
     name = str(module.get("__name__", "app"))
-    if name != "__main__":
-        return name
-    return Path(module.get("__file__") or "app").stem
+    if name == "__main__":
+        name = Path(module.get("__file__") or "app").stem
+    # What a file is called need not be fit for a log line.
+    return re.sub(r"[^\w.-]", "_", name)[:64]
 
 
 def name_of(function: object) -> str:

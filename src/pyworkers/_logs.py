@@ -194,34 +194,38 @@ class SyslogSink(_Backlog):
         address: A socket's path, or HOST:PORT for UDP.
 
     Raises:
-        OSError: There is no daemon at the address.
+        OSError: There is no daemon at the address, or no such host.
+        UnicodeError: The host's name cannot be one.
     """
 
     def __init__(self, ident: str, address: str) -> None:
         super().__init__()
         self._ident = ident
         self._address = address
+        # Looked up once: a name server must not hold up the master when it connects again.
+        self._peer = None if address.startswith("/") else _resolved(address)
         self._socket = self._connect()
+        self._null = os.open(os.devnull, os.O_WRONLY)
 
     def dump_descriptor(self) -> int:
-        return 2
+        # A dump is no syslog message, and stderr may be a pipe that nobody reads.
+        return self._null
 
     def close(self) -> None:
         self._wait(LAST_PATIENCE_S)
         self._socket.close()
+        os.close(self._null)
 
     def _connect(self) -> socket.socket:
-        if self._address.startswith("/"):
-            try:
-                return _connected(socket.AF_UNIX, socket.SOCK_DGRAM, self._address)
-            except OSError as error:
-                if error.errno != errno.EPROTOTYPE:
-                    raise
-                # Some daemons listen on a stream socket; syslog(3) tries both, too.
-                return _connected(socket.AF_UNIX, socket.SOCK_STREAM, self._address)
-        host, _, port = self._address.rpartition(":")
-        family, kind, _, _, target = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
-        return _connected(family, kind, target)
+        if self._peer is not None:
+            return _connected(self._peer[0], socket.SOCK_DGRAM, self._peer[1])
+        try:
+            return _connected(socket.AF_UNIX, socket.SOCK_DGRAM, self._address)
+        except OSError as error:
+            if error.errno != errno.EPROTOTYPE:
+                raise
+            # Some daemons listen on a stream socket; syslog(3) tries both, too.
+            return _connected(socket.AF_UNIX, socket.SOCK_STREAM, self._address)
 
     def _encode(self, level: int, line: str) -> bytes:
         # RFC 3164, 4.1.2: English month names whatever the locale, the day padded with a space.
@@ -271,8 +275,15 @@ class SinkHandler(logging.Handler):
             self.sink.emit(record.levelno, self.prefix + line)
 
 
+def _resolved(address: str) -> tuple[int, object]:
+    host, _, port = address.rpartition(":")
+    family, _, _, _, target = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
+    return family, target
+
+
 def _connected(family: int, kind: int, target: object) -> socket.socket:
     connection = socket.socket(family, kind)
+    connection.setblocking(False)
     try:
         connection.connect(target)  # type: ignore[arg-type]  # a path or a pair, as the family has it
     except BaseException:

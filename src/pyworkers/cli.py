@@ -67,8 +67,6 @@ def _run(arguments: list[str]) -> int:
     only = None if parsed.only is None else _pin(parsed.only)
     if parsed.inline and only is None:
         raise UsageError("--inline needs --only PIN: one process can run one handler")
-    if parsed.inline and given.get("daemon"):
-        raise UsageError("--inline and --daemon exclude each other")
     if verb == "check" and (parsed.inline or only is not None):
         raise UsageError("--only and --inline go with run, not with check")
     app = _loader.load(parsed.app, os.getcwd())

@@ -20,6 +20,7 @@ from pyworkers._core import policy
 from pyworkers._master.execute import SIGNAL_OF
 from pyworkers._posix.lockfile import Holder, LockFile, Tenure
 from pyworkers._posix.signals import STOPPING, MasterSignals
+from pyworkers.errors import LockError
 
 BLIND_RETRY_S = 0.25
 """Where the holder cannot be watched (another user's PID namespace, a kernel without pidfds), try again after this."""
@@ -55,18 +56,29 @@ def enter(gate: Gate, wait_s: float) -> tuple[Entry, Tenure | None]:
         gate: The lock and what goes with it.
         wait_s: How many seconds to wait for another instance; infinity for ever. Orphans are not waited for but
             ended.
+
+    Raises:
+        LockError: The lock cannot be had at all.
     """
     deadline = time.monotonic() + wait_s
     told = False
+    orphans: tuple[Holder, ...] = ()
     while not gate.lock.acquire():
         tenure = gate.lock.tenure()
-        if tenure is not None and not tenure.master_alive:
-            gate.log(
-                logging.WARNING,
-                f"lock {gate.lock.path} is held by what is left of {tenure.name} master={tenure.master}"
-                f" pids={','.join(str(holder.pid) for holder in tenure.holders)}; ending them first",
+        if tenure is not None and any(holder.pid == os.getpid() for holder in tenure.holders):
+            raise LockError(
+                f"lock {gate.lock.path} is held by a descriptor that this process was started with, as by flock(1):"
+                " drop that, or name another file"
             )
-            if _end(tenure.holders, gate):
+        if tenure is not None and not tenure.master_alive:
+            if tenure.holders != orphans:
+                orphans = tenure.holders
+                gate.log(
+                    logging.WARNING,
+                    f"lock {gate.lock.path} is held by what is left of {tenure.name} master={tenure.master}"
+                    f" pids={','.join(str(holder.pid) for holder in orphans)}; ending them first",
+                )
+            if _end(orphans, gate):
                 return Entry.STOPPED, None
         elif tenure is not None and time.monotonic() >= deadline:
             return Entry.BUSY, tenure

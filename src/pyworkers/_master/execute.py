@@ -98,11 +98,17 @@ class Executor:
         return None
 
     def translate(self, wake: Wake) -> list[m.Event]:
-        """Turn what the kernel told into events: records before exits, because a worker speaks before it ends."""
+        """Turn what the kernel told into events, in the order in which the core shall hear them.
+
+        Records first, because a worker speaks before it ends; then signals, because a group's TERM reaches master and
+        workers together, and who has left by then has not failed.
+        """
         signums, records, ended = wake
         events: list[m.Event] = []
         for told in records:
             events += self._told(told)
+        for signum in signums:
+            events += self._signaled(signum)
         for pid, status in ended:
             if pid == self._notice_pid:
                 self._notice_pid = None
@@ -110,8 +116,6 @@ class Executor:
             elif pid in self._by_pid:
                 pin, attempt = self._by_pid.pop(pid)
                 events.append(m.WorkerExited(pin, attempt, status))
-        for signum in signums:
-            events += self._signaled(signum)
         return events
 
     def tell_failures(self, now: float) -> None:

@@ -1,8 +1,8 @@
 """Waits, collects, feeds the core in a fixed order, carries out what it decides, until it says that it is over.
 
-The order of one turn: records of workers, then exits, then signals, then deadlines. Exits before timers, so that a
-worker that left at the edge of its time is not killed; a stop before a respawn, so that nothing is forked to be
-stopped. After the first fork nothing but `Finish` ends the loop.
+The order of one turn: records of workers, then signals, then exits, then deadlines. Exits before timers, so that a
+worker that left at the edge of its time is not killed; a stop before all that follows from an exit, so that nobody is
+replaced, or told of as failed, who was stopped. After the first fork nothing but `Finish` ends the loop.
 """
 
 from __future__ import annotations

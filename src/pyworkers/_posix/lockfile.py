@@ -86,6 +86,9 @@ class LockFile:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
+            except OSError as error:
+                # ENOLCK, EOPNOTSUPP: some network file systems have no locks.
+                raise LockError(f"cannot lock {self.path}: {os.strerror(error.errno or 0)}") from error
             if self._in_place():
                 return True
             # Somebody removed or replaced the file: a lock on the old one keeps nobody out.
@@ -93,7 +96,11 @@ class LockFile:
             self._descriptor = _open(self.path)
 
     def sign(self, name: str) -> None:
-        """As its holder: write who holds it. To be called again in a process that detached."""
+        """As its holder: write who holds it; in the process that stays, after it detached.
+
+        Raises:
+            OSError: The disk is full, or a quota.
+        """
         pid = os.getpid()
         since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         text = (
@@ -110,7 +117,15 @@ class LockFile:
         os.close(self._descriptor)
 
     def tenure(self) -> Tenure | None:
-        """Find out who holds the lock, or return None where it has just become free."""
+        """Find out who holds the lock, or return None where that is changing just now."""
+        seen = self._look()
+        if seen is None or seen.master_alive:
+            return seen
+        # /proc is not read in one instant, and the verdict that a master is dead is paid with the lives of others: it
+        # has to be the same twice.
+        return seen if self._look() == seen else None
+
+    def _look(self) -> Tenure | None:
         found = _RECORD.search(os.pread(self._descriptor, 4096, 0))
         name = found["name"].decode(errors="replace") if found else "another program"
         master = Pid(int(found["pid"])) if found else None
@@ -123,11 +138,15 @@ class LockFile:
         # The kernel remembers who called flock. That process is alive, or the one that signed after detaching is: or
         # else only their children are left. A master that has not signed yet is its own taker. Zero stands for a
         # process that this PID namespace cannot name.
-        alive = bool(takers & pids) or signed in holders or 0 in takers
+        # And only a file that we signed can have children of ours.
+        alive = signed is None or bool(takers & pids) or signed in holders or 0 in takers
         return Tenure(name, master, alive, holders)
 
     def _is_taken(self) -> bool:
-        probe = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            probe = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return True
         try:
             fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -138,8 +138,10 @@ def flush_standard_streams() -> None:
         OSError: The stream's other end is gone, or the disk is full.
     """
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
-            stream.flush()
+        # What stands in for a stream need not be a whole file, and may have been closed.
+        flush = getattr(stream, "flush", None)
+        if flush is not None and not getattr(stream, "closed", False):
+            flush()
 
 
 def detach(ready: Callable[[], int]) -> None:
@@ -148,7 +150,8 @@ def detach(ready: Callable[[], int]) -> None:
     Runs `ready` in the process that the caller's shell waits for, and leaves there with the code that it returns.
     Returns in the daemon, whose standard streams are /dev/null.
     """
-    flush_standard_streams()
+    with contextlib.suppress(OSError):
+        flush_standard_streams()
     if os.fork():
         os._exit(ready())
     os.setsid()

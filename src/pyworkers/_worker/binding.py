@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,3 +43,16 @@ class Binding:
     cells: Cells
     channel: Channel
     dump_descriptor: int
+
+
+class Phase(enum.Enum):
+    """Where the main thread is; it decides what may be raised there."""
+
+    STARTING = "starting"
+    """In `on_worker_start`: only the interrupt."""
+    RUNNING = "running"
+    """In the handler: every stop."""
+    STEP = "step"
+    """In a step of the end that runs the user's code: only the interrupt."""
+    QUIET = "quiet"
+    """In code that nothing may cut."""

@@ -7,6 +7,7 @@ so that none is lost and none runs the master's trap in the wrong process.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -28,6 +29,15 @@ from pyworkers.errors import ExitCode, Stop
 
 PinFunction = Callable[[int], object]
 """A user's function, whether it was declared with the `pin` parameter or without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the end of a process needs, that of a worker or of a notice."""
+
+    runtime: Runtime
+    log: logging.Logger
+    sink: Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +94,10 @@ def run_worker(job: Job, inheritance: Inheritance) -> int:
     os.register_at_fork(after_in_child=runtime.unbind)
     signals.unblock(inheritance.mask)
     code = _work(job, inheritance)
+    ending = Ending(runtime, job.log, job.sink_handler.sink)
     for function in job.on_exit:
-        code = _guarded(job, "on_worker_exit", code, functools.partial(function, pin))
-    code = _guarded(job, "threading", code, threading._shutdown)  # type: ignore[attr-defined]
-    code = _guarded(job, "atexit", code, atexit._run_exitfuncs)
-    code = _guarded(job, "flushing the standard streams", code, process.flush_standard_streams)
-    job.sink_handler.sink.flush()
-    return code
+        code = _guarded(ending, "on_worker_exit", code, functools.partial(function, pin))
+    return _end(ending, code)
 
 
 def run_notice(
@@ -104,16 +111,11 @@ def run_notice(
     sink.become_worker()
     _forget_exit_functions()
     signals.unblock(inheritance.mask)
+    ending = Ending(Runtime(), log, sink)
     code: int = ExitCode.OK
     for function in functions:
-        try:
-            function()
-        except BaseException:  # noqa: PERF203  (a hook that raises must not keep the next one from being told)
-            log.exception("on_failure raised")
-            code = ExitCode.FAILED
-    process.flush_standard_streams()
-    sink.flush()
-    return code
+        code = _guarded(ending, "on_failure", code, function)
+    return _end(ending, code)
 
 
 def run_inline(handler: PinFunction, pin: int, *, is_async: bool) -> int:
@@ -151,12 +153,15 @@ def _settle_in(inheritance: Inheritance, traps: Mapping[int, signals.Trap], deat
     # Not every object that stands in for stdout can do it.
     reconfigure: Any = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
-        reconfigure(line_buffering=True)
+        # Closed by the module, or its other end is gone: whoever prints will be told.
+        with contextlib.suppress(OSError, ValueError):
+            reconfigure(line_buffering=True)
     return alive
 
 
 def _work(job: Job, inheritance: Inheritance) -> int:
     runtime, pin = job.runtime, job.binding.pin
+    what = "on_worker_start"
     try:
         try:
             for function in job.on_start:
@@ -165,15 +170,14 @@ def _work(job: Job, inheritance: Inheritance) -> int:
             if job.on_start and not process.die_with_parent(inheritance.master, signal.SIGTERM):
                 return ExitCode.STOPPED
             inheritance.channel.tell(Word.UP)
+            what = f"handler {job.handler_name}"
             runtime.begin()
-            if job.is_async:
-                return exit_code_of(_run_async(job))
-            return exit_code_of(job.handler(pin))
+            return exit_code_of(_run_async(job) if job.is_async else job.handler(pin))
         finally:
             runtime.end()
     except BaseException as error:  # noqa: BLE001  (whatever a handler raises becomes an exit code, here and nowhere else)
         runtime.end()
-        return _code_of_exception(job, error)
+        return _code_of_exception(job.log, what, error)
 
 
 def _run_async(job: Job) -> object:
@@ -200,9 +204,9 @@ async def _awaited(result: object) -> object:
     return await cast("Awaitable[object]", result)
 
 
-def _code_of_exception(job: Job, error: BaseException) -> int:
+def _code_of_exception(log: logging.Logger, what: str, error: BaseException) -> int:
     if not isinstance(error, SystemExit):
-        _log_exception(job, f"handler {job.handler_name} raised", error)
+        _log_exception(log, what, error)
         return ExitCode.FAILED
     code = error.code
     if code is None:
@@ -210,25 +214,35 @@ def _code_of_exception(job: Job, error: BaseException) -> int:
     if isinstance(code, int):
         # What exit(3) leaves of it; but 256 must not become the 0 of a normal end.
         return code & 0xFF or (ExitCode.FAILED if code else ExitCode.OK)
-    job.log.error("handler %s exits: %s", job.handler_name, code)
+    log.error("%s exits: %s", what, code)
     return ExitCode.FAILED
 
 
-def _guarded(job: Job, step: str, code: int, function: Callable[[], object]) -> int:
+def _end(ending: Ending, code: int) -> int:
+    """Do what the interpreter does at its end, in its order, for os._exit will not."""
+    code = _guarded(ending, "threading", code, threading._shutdown)  # type: ignore[attr-defined]
+    code = _guarded(ending, "atexit", code, atexit._run_exitfuncs)
+    code = _guarded(ending, "flushing the standard streams", code, process.flush_standard_streams)
+    ending.sink.flush()
+    return code
+
+
+def _guarded(ending: Ending, step: str, code: int, function: Callable[[], object]) -> int:
     """Run a step of the end; what it raises is logged, and makes an end that was fine a failure."""
     try:
-        function()
+        with ending.runtime.step():
+            function()
     except Stop:
         # The interrupt: this step is cut, the next one is not.
-        return job.runtime.stop_code or code
+        return ending.runtime.stop_code or code
     except BaseException as error:  # noqa: BLE001  (the steps after it have to run)
-        _log_exception(job, f"{step} raised", error)
+        _log_exception(ending.log, step, error)
         return code or ExitCode.FAILED
     return code
 
 
-def _log_exception(job: Job, message: str, error: BaseException) -> None:
-    job.log.error(message, exc_info=(type(error), error, error.__traceback__))
+def _log_exception(log: logging.Logger, what: str, error: BaseException) -> None:
+    log.error("%s raised", what, exc_info=(type(error), error, error.__traceback__))
 
 
 def _set_environment(environ: Mapping[str, str | None]) -> None:

@@ -1,8 +1,9 @@
 """What a handler can ask of its app: checkpoints, waits, protected sections, and the traps beneath them.
 
-A trap records; `checkpoint` dispatches. A trap raises only where DESIGN allows a worker to be cut: in a handler that
-has no checkpoints, inside `interruptible`, and, outside `critical`, for the interrupt. It raises once for TERM and
-once for QUIT, because the master sends both again to stragglers, and a `finally` must not be torn by the second one.
+A trap records; `checkpoint` dispatches. A trap raises only where a worker may be cut: in a handler that has no
+checkpoints, inside `interruptible`, and, outside `critical`, for the interrupt. It raises once for TERM and once for
+QUIT, because the master sends both again to stragglers, and a `finally` must not be torn by the second one. Only a
+checkpoint raises again.
 
 Unbound, which is outside a worker, everything here is harmless, so that a handler runs in a plain unit test.
 """
@@ -10,20 +11,21 @@ Unbound, which is outside a worker, everything here is harmless, so that a handl
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyworkers._posix import signals
+from pyworkers._core.types import shown
+from pyworkers._posix import signals, watchdog
 from pyworkers._posix.channel import Word
-from pyworkers._worker.binding import IGNORED, Binding
+from pyworkers._worker.binding import IGNORED, Binding, Phase
 from pyworkers._worker.sections import Critical, Interruptible
+from pyworkers._worker.tracking import track
 from pyworkers._worker.wakeups import Waitable, Wakeups, poll
 from pyworkers.errors import ExitCode, Stop, UsageError
 
@@ -40,25 +42,6 @@ class Runtime:
         pending: Whether `checkpoint` has anything to do. The one thing that its fast path looks at.
     """
 
-    __slots__ = (
-        "_binding",
-        "_cooperative",
-        "_critical_depths",
-        "_inline_pin",
-        "_interruptible_depth",
-        "_loop",
-        "_main",
-        "_raised",
-        "_recorded",
-        "_running",
-        "_stop_code",
-        "_task",
-        "_wakeups",
-        "critical",
-        "interruptible",
-        "pending",
-    )
-
     def __init__(self) -> None:
         self.pending = False
         self.critical = Critical(self)
@@ -66,11 +49,14 @@ class Runtime:
         self._binding: Binding | None = None
         self._inline_pin: int | None = None
         self._main = 0
-        self._running = False
+        self._phase = Phase.QUIET
         self._cooperative = False
+        self._reached = False
+        self._watched = False
         self._recorded: list[int] = []
         self._stop_code: ExitCode | None = None
-        self._raised: set[int] = set()
+        # Which stops have been raised in which thread: each once, but for checkpoints.
+        self._raised: set[tuple[int, ExitCode]] = set()
         self._critical_depths: dict[int, int] = {}
         self._interruptible_depth = 0
         self._wakeups = Wakeups()
@@ -83,7 +69,9 @@ class Runtime:
         """Become the runtime of this worker, in its main thread."""
         self._binding = binding
         self._main = threading.get_ident()
+        self._phase = Phase.STARTING
         self._cooperative = binding.cooperative is True
+        self._reached = binding.cooperative is not None
         # The first checkpoint takes the slow path: that is how it is noticed.
         self.pending = True
 
@@ -106,20 +94,30 @@ class Runtime:
         INT stays ignored: Ctrl-C must not take its helpers from a worker that is finishing a unit.
         """
         self._binding = self._stop_code = None
-        self.pending = self._running = False
+        self.pending = False
+        self._phase = Phase.QUIET
         signal.set_wakeup_fd(-1)
         for signum in (signal.SIGTERM, signal.SIGQUIT):
             signal.signal(signum, signal.SIG_DFL)
 
     def begin(self) -> None:
         """From here on a stop may be raised; one that has come during `on_worker_start` is raised now."""
-        self._running = True
+        self._phase = Phase.RUNNING
         if self._stop_code is not None:
             self._raise_stop()
 
     def end(self) -> None:
-        """From here on nothing is raised by TERM: the handler is over."""
-        self._running = False
+        """From here on nothing is raised in the main thread: the handler is over."""
+        self._phase = Phase.QUIET
+
+    @contextlib.contextmanager
+    def step(self) -> Generator[None]:
+        """Around a step of the end that runs the user's code: the interrupt may cut it, and nothing else."""
+        self._phase = Phase.STEP
+        try:
+            yield
+        finally:
+            self._phase = Phase.QUIET
 
     @contextlib.contextmanager
     def inside_loop(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> Generator[None]:
@@ -131,6 +129,8 @@ class Runtime:
             self._on_wakeup()
             yield
         finally:
+            # What the loop has still to do, such as to cancel its other tasks, is not to be cut either.
+            self._phase = Phase.QUIET
             self._loop = self._task = None
             loop.remove_reader(reader)
 
@@ -160,8 +160,9 @@ class Runtime:
         if self._binding is None:
             return
         ident = threading.get_ident()
-        if ident == self._main:
-            self._reach_checkpoint()
+        if ident == self._main and self._phase is Phase.RUNNING and not self._reached:
+            self._reached = self._cooperative = True
+            self._binding.cells.mark_cooperative(self._binding.handler)
         if self._critical_depths.get(ident):
             return
         self._deliver(ident)
@@ -194,22 +195,12 @@ class Runtime:
 
     def track(self, iterable: Iterable[T], total: int | None) -> Iterator[T]:
         """See `App.track`."""
-        if total is None and isinstance(iterable, Sized):
-            total = len(iterable)
-        iterator = iter(iterable)
-        done = 0
-        while True:
-            # Before the item is taken: one that a stop leaves behind is still in its iterator.
-            if self.pending:
-                self.dispatch()
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            yield item
-            done += 1
-            if self._binding is not None:
-                self._binding.cells.write_progress(self._binding.seat, done, total)
+        return track(iterable, total, self)
+
+    def mark(self, done: int, total: int | None) -> None:
+        """Note how many items of `track` are done."""
+        if self._binding is not None:
+            self._binding.cells.write_progress(self._binding.seat, done, total)
 
     def unit(self, label: str) -> None:
         """See `App.unit`."""
@@ -219,7 +210,7 @@ class Runtime:
     def stop_all(self, code: int) -> None:
         """See `App.stop_all`."""
         if not isinstance(code, int) or isinstance(code, bool) or not 0 <= code <= 255:
-            raise UsageError(f"stop_all takes an exit code of 0 to 255, got {code!r:.80}")
+            raise UsageError(f"stop_all takes an exit code of 0 to 255, got {shown(code)}")
         if self._binding is not None:
             self._binding.channel.tell(Word.STOP_ALL, code)
 
@@ -237,7 +228,7 @@ class Runtime:
             return
         del self._critical_depths[ident]
         if self.pending and self._binding is not None and not failing:
-            self._deliver(ident)
+            self._deliver(ident, again=False)
 
     def enter_interruptible(self) -> None:
         """Begin a section that a stop may cut anywhere."""
@@ -264,14 +255,14 @@ class Runtime:
             return
         if os.getppid() != binding.master:
             self._arm_watchdog(binding)
-        if signum == signal.SIGQUIT or self._stop_code is None:
-            self._stop_code = ExitCode.INTERRUPTED if signum == signal.SIGQUIT else ExitCode.STOPPED
+        code = ExitCode.INTERRUPTED if signum == signal.SIGQUIT else ExitCode.STOPPED
+        if code is ExitCode.INTERRUPTED or self._stop_code is None:
+            self._stop_code = code
         self.pending = True
         self._wakeups.announce_stop()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._on_wakeup)
-        elif signum not in self._raised and self._may_be_cut(signum):
-            self._raised.add(signum)
+        elif (self._main, code) not in self._raised and self._may_be_cut(code):
             self._raise_stop()
 
     def _record(self, signum: int, _frame: FrameType | None) -> None:
@@ -279,12 +270,14 @@ class Runtime:
             self._recorded.append(signum)
         self.pending = True
 
-    def _may_be_cut(self, signum: int) -> bool:
-        if self._critical_depths.get(self._main):
+    def _may_be_cut(self, code: ExitCode) -> bool:
+        if self._critical_depths.get(self._main) or not self._admits(code):
             return False
-        if signum == signal.SIGQUIT:
-            return True
-        return self._running and (self._interruptible_depth > 0 or not self._is_cooperative())
+        return code is ExitCode.INTERRUPTED or self._interruptible_depth > 0 or not self._is_cooperative()
+
+    def _admits(self, code: ExitCode) -> bool:
+        """Whether the main thread is where a stop may be raised at all."""
+        return self._phase is Phase.RUNNING or (code is ExitCode.INTERRUPTED and self._phase is not Phase.QUIET)
 
     def _is_cooperative(self) -> bool:
         binding = self._binding
@@ -293,47 +286,53 @@ class Runtime:
         # One byte for all workers of the handler: a respawn is not torn in its first unit.
         return self._cooperative or binding.cells.is_cooperative(binding.handler)
 
-    def _reach_checkpoint(self) -> None:
-        binding = self._binding
-        if binding is not None and binding.cooperative is None and not self._cooperative:
-            self._cooperative = True
-            binding.cells.mark_cooperative(binding.handler)
-
-    def _deliver(self, ident: int) -> None:
+    def _deliver(self, ident: int, *, again: bool = True) -> None:
+        """Run what is recorded and raise what is due; `again` also if it has been raised in this thread before."""
         if ident == self._main:
-            # Cleared before looking: a trap in between sets it again, and costs one more slow path.
-            self.pending = self._stop_code is not None
+            self._run_recorded()
+            if self._stop_code is None or not self._admits(self._stop_code):
+                return
+        if self._stop_code is not None and (again or (ident, self._stop_code) not in self._raised):
+            self._raise_stop()
+
+    def _run_recorded(self) -> None:
+        # Cleared before looking: a trap in between sets it again, and costs one more slow path.
+        self.pending = False
+        try:
             while self._recorded and self._binding is not None:
                 for function in self._binding.functions[self._recorded.pop(0)]:
                     function()
-        if self._stop_code is not None:
-            self._raise_stop()
+        finally:
+            if self._recorded or self._stop_code is not None or not self._reached:
+                self.pending = True
 
     def _raise_stop(self) -> None:
         """Raise Stop, or inside a running loop cancel the handler's task, which does the same at its next await."""
-        assert self._stop_code is not None
-        if self._task is not None and threading.get_ident() == self._main:
+        code, ident = self._stop_code, threading.get_ident()
+        assert code is not None
+        self._raised |= {(ident, ExitCode.STOPPED), (ident, code)}
+        if self._task is not None and ident == self._main:
             self._task.cancel()
-            return
-        if threading.get_ident() == self._main:
-            self._raised.add(signal.SIGTERM)
-            if self._stop_code is ExitCode.INTERRUPTED:
-                self._raised.add(signal.SIGQUIT)
-        raise Stop(int(self._stop_code))
+        else:
+            raise Stop(int(code))
 
     def _on_wakeup(self) -> None:
         """Inside the running loop: a signal has come."""
         self._wakeups.drain()
         if self._stop_code is None or self._task is None or self._critical_depths.get(self._main):
             return
+        # The master sends a signal again to stragglers: a clean-up that awaits must not be cancelled by the second.
+        if (self._main, self._stop_code) in self._raised:
+            return
         if self._stop_code is ExitCode.INTERRUPTED or not self._is_cooperative():
             self._raise_stop()
 
     def _arm_watchdog(self, binding: Binding) -> None:
         """Leave in `stop_timeout` seconds, whatever the interpreter is doing: the timer is a thread of C code."""
-        if binding.stop_timeout <= 0:
-            os._exit(ExitCode.STOPPED)
-        faulthandler.dump_traceback_later(binding.stop_timeout, exit=True, file=binding.dump_descriptor)
+        # Once: a signal that comes again must not put the end off.
+        if not self._watched:
+            self._watched = True
+            watchdog.end_after(binding.stop_timeout, ExitCode.STOPPED, binding.dump_descriptor)
 
     def _wakeup_of(self, ident: int) -> int | None:
         """Return what wakes this thread: every signal the main thread, a stop the others."""

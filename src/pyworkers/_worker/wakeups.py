@@ -46,7 +46,8 @@ class Wakeups:
         """In the main thread: return what every signal makes readable."""
         if self._main is None:
             self._main = _pipe()
-            signal.set_wakeup_fd(self._main[1], warn_on_full_buffer=False)
+        # Each time, for a loop of asyncio that the handler has run and closed takes it away.
+        signal.set_wakeup_fd(self._main[1], warn_on_full_buffer=False)
         return self._main[0]
 
     def others(self) -> int:
