@@ -686,7 +686,12 @@ def test_threads_and_exit_functions_of_on_failure_run(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["sys.stdout.close()", "sys.stdout = type('Tee', (), {'write': len, 'flush': id})()", "sys.stdout = None"]
+    "how",
+    [
+        "sys.stdout.close()",
+        "sys.stdout = type('Tee', (), {'write': len, 'flush': lambda self: None})()",
+        "sys.stdout = None",
+    ],
 )
 def test_strange_stdout_is_no_harm(bench: Bench, how: str) -> None:
     """A module that closes or replaces stdout has workers that end normally."""
