@@ -53,6 +53,11 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def clean_environment() -> dict[str, str]:
+    """Return ours without what would change how Python buffers, for some tests are about just that."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def as_from_a_shell() -> None:
     """In a child before exec: have the signals as a foreground job has them, also where the suite runs under nohup."""
     for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -79,16 +84,15 @@ class Instance:
     ) -> None:
         self.directory = directory
         self.log_path = directory / f"log.{time.monotonic_ns()}"
-        environment = {**os.environ, "PYTHONUNBUFFERED": "", **(env or {})}
+        environment = {**clean_environment(), **(env or {})}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pyworkers", *arguments],
                 cwd=directory,
                 env=environment,
-                stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log if stderr is None else stderr,
-                **{"preexec_fn": as_from_a_shell, **popen},  # type: ignore[call-overload]
+                **{"stdin": subprocess.DEVNULL, "preexec_fn": as_from_a_shell, **popen},  # type: ignore[call-overload]
             )
 
     @property
@@ -192,7 +196,7 @@ class Bench:
         return subprocess.run(
             [sys.executable, "-m", "pyworkers", *arguments],
             cwd=self.directory,
-            env={**os.environ, **(env or {})},
+            env={**clean_environment(), **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, alive, until
+from helpers import Bench, alive, clean_environment, until
 
 SLEEPERS = """
 app = App()
@@ -142,7 +142,11 @@ def test_worker_knows_who_it_is(bench: Bench) -> None:
             (here / "seen").write_text(f"{sorted(names.items())} {app.pin} {sys.stdin.read()!r} {os.getcwd()}")
         """,
         env={"PYWORKERS_STOP_TIMEOUT": "5"},
+        stdin=subprocess.PIPE,
     )
+    assert master.process.stdin is not None
+    with master.process.stdin as stdin:
+        stdin.write(b"what the master was given\n")
 
     assert master.wait() == 0
     assert bench.read("seen") == (
@@ -172,18 +176,22 @@ def test_stdout_is_neither_lost_nor_doubled(bench: Bench, target: str) -> None:
     """G5: what master and workers print is there exactly once, whatever stdout is."""
     bench.app(PRINTER)
     command = [sys.executable, "-m", "pyworkers", "shop:app"]
+    where = {
+        "cwd": bench.directory,
+        "env": clean_environment(),
+        "stderr": subprocess.PIPE,
+        "timeout": 20,
+        "check": True,
+    }
     if target == "terminal":
         controller, terminal = pty.openpty()
-        with subprocess.Popen(
-            command, cwd=bench.directory, stdin=subprocess.DEVNULL, stdout=terminal, stderr=subprocess.PIPE
-        ) as process:
-            process.communicate(timeout=20)
+        subprocess.run(command, check=True, **where, stdout=terminal)
         os.close(terminal)
         printed = os.read(controller, 65536).decode()
         os.close(controller)
     elif target == "file":
         with (bench.directory / "out").open("w") as out:
-            subprocess.run(command, cwd=bench.directory, stdout=out, stderr=subprocess.PIPE, timeout=20, check=True)
+            subprocess.run(command, check=True, **where, stdout=out)
         printed = bench.read("out")
     else:
         printed = bench.run("shop:app").stdout

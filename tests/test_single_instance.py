@@ -156,6 +156,20 @@ def test_lock_of_another_program_is_respected(bench: Bench) -> None:
     assert "is held by another program, a process" in second.stderr
 
 
+def test_child_of_another_locker_is_no_orphan_of_ours(bench: Bench) -> None:
+    """Who took the lock is gone, its child holds it, and the file is not signed by us: a stranger, left alone."""
+    bench.app(APP)
+    command = "exec 9>>lock; flock -n 9; touch locked; exec sleep 3600"
+    with subprocess.Popen(["bash", "-c", command], cwd=bench.directory) as stranger:
+        until((bench.directory / "locked").exists, "the lock")
+
+        second = bench.run("shop:app", "--if-running=fail")
+
+        assert second.returncode == 75
+        assert stranger.poll() is None
+        stranger.kill()
+
+
 def test_reader_of_the_lock_file_is_not_taken_for_a_holder(bench: Bench, first: Instance) -> None:
     """A process that merely has the file open is neither named nor ended by a successor."""
     with (bench.directory / "lock").open() as lock, subprocess.Popen(["sleep", "3600"], stdin=lock) as reader:

@@ -151,6 +151,34 @@ def test_what_a_child_said_comes_with_or_before_its_end(real: PosixKernel, chann
         ]
 
 
+def test_what_a_child_says_while_we_collect_comes_with_its_end(
+    real: PosixKernel, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where word and end fall between the two system calls, in whichever order they are made."""
+    reader, writer = os.pipe()
+
+    def child() -> int:
+        os.read(reader, 1)
+        channel.tell(Word.UP)
+        return 0
+
+    pid = real.fork(child)
+    collect_now = process.collect
+
+    def collect_when_it_has_ended(own: set[Pid]) -> list[tuple[Pid, ExitStatus]]:
+        os.write(writer, b"x")
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return collect_now(own)
+
+    monkeypatch.setattr(process, "collect", collect_when_it_has_ended)
+    _, told, ended = real.wait(0.0, None)
+    os.close(reader)
+    os.close(writer)
+
+    assert ended == [(pid, Exited(0))]
+    assert [record.word for record in told] == [Word.UP]
+
+
 @pytest.mark.parametrize(
     "noise", [b"", b"pw", b"garbage" * 999, b"pw\x09\x00\x01\x00\x00\x00", b"pw\x01\x00\x00\x00\x00\x00"]
 )
