@@ -34,10 +34,10 @@ def stubborn(how: str = "") -> str:
 
     @app.worker(pins=0, {how})
     def stubborn() -> None:
-        (here / "up").touch()
         while True:
             try:
                 while True:
+                    (here / "up").touch()
                     time.sleep(3600)
             except BaseException as error:
                 with (here / "swallowed").open("a") as out:
