@@ -53,12 +53,12 @@ def start(bench: Bench, *arguments: str) -> Instance:
     return instance
 
 
-def run(bench: Bench, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+def run(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python to its end."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=bench.directory,
-        input=typed,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
