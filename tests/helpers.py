@@ -225,3 +225,8 @@ def bench_in(directory: Path) -> Iterator[Bench]:
     finally:
         for instance in bench.instances:
             instance.clean_up()
+        # Daemons, and what workers forked: known by where they live.
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (entry / "cwd").readlink() == directory:
+                    os.kill(int(entry.name), signal.SIGKILL)
