@@ -61,6 +61,21 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+def wakeup_pipe() -> tuple[int, int]:
+    """Return both ends of a pipe for `signal.set_wakeup_fd`, which must block neither its writer nor its reader."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    return reader, writer
+
+
+def drain(reader: int) -> None:
+    """Read all that is in such a pipe: what the bytes say is recorded elsewhere."""
+    with contextlib.suppress(BlockingIOError):
+        while len(os.read(reader, 4096)) == 4096:
+            pass
+
+
 class MasterSignals:
     """The master's traps, installed for the time of a `with` block, and what they have recorded."""
 
@@ -73,9 +88,7 @@ class MasterSignals:
         self.inherited_mask: frozenset[int] = frozenset()
 
     def __enter__(self) -> Self:
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
+        self._reader, self._writer = wakeup_pipe()
         # SIG_SETMASK below is the last step: a signal that was blocked so far finds its trap.
         self.inherited_mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, MANAGED))
         self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -108,9 +121,7 @@ class MasterSignals:
 
     def take(self) -> list[int]:
         """Return the signals that have arrived since the last call, in their order, SIGCHLD left out."""
-        with contextlib.suppress(BlockingIOError):
-            while len(os.read(self._reader, 4096)) == 4096:
-                pass
+        drain(self._reader)
         taken = self._pending[:]
         # Not clear(): a trap may have appended since the copy.
         del self._pending[: len(taken)]

@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+from pyworkers._posix import signals
+
 # poll(2) takes an int of milliseconds.
 _TIMEOUT_MAX_MS = 2**31 - 1
 
@@ -45,7 +47,7 @@ class Wakeups:
     def main(self) -> int:
         """In the main thread: return what every signal makes readable."""
         if self._main is None:
-            self._main = _pipe()
+            self._main = signals.wakeup_pipe()
         # Each time, for a loop of asyncio that the handler has run and closed takes it away.
         signal.set_wakeup_fd(self._main[1], warn_on_full_buffer=False)
         return self._main[0]
@@ -55,7 +57,7 @@ class Wakeups:
         # Two threads may wait for the first time at once. The trap never takes this lock.
         with self._lock:
             if self._others is None:
-                self._others = _pipe()
+                self._others = signals.wakeup_pipe()
             return self._others[0]
 
     def announce_stop(self) -> None:
@@ -67,9 +69,7 @@ class Wakeups:
     def drain(self) -> None:
         """In the main thread: wait for the next signal from here on."""
         if self._main is not None:
-            with contextlib.suppress(BlockingIOError):
-                while len(os.read(self._main[0], 4096)) == 4096:
-                    pass
+            signals.drain(self._main[0])
 
 
 def poll(fds: Sequence[Waitable], wakeup: int | None, deadline: float | None) -> tuple[list[Waitable], bool]:
@@ -83,10 +83,3 @@ def poll(fds: Sequence[Waitable], wakeup: int | None, deadline: float | None) ->
     timeout_ms = None if left_s is None else min(math.ceil(left_s * 1000), _TIMEOUT_MAX_MS)
     found = {fd for fd, _ in poller.poll(timeout_ms)}
     return [fd for fd in fds if (fd if isinstance(fd, int) else fd.fileno()) in found], wakeup in found
-
-
-def _pipe() -> tuple[int, int]:
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    return reader, writer
