@@ -36,14 +36,14 @@ def test_idle_counts_who_waits_and_who_is_told() -> None:
     assert notices.idle
 
 
-@pytest.mark.parametrize(("at", "expired"), [(104.9, False), (NOTICE_TIMEOUT_S + 100.0, True), (200.0, True)])
+@pytest.mark.parametrize(("at", "expired"), [(109.999, False), (110.0, True), (200.0, True)])
 def test_expire_is_due_at_the_time_limit(at: float, *, expired: bool) -> None:
     """Whoever is told is to be killed at the limit, not before it."""
     notices: Notices[str] = Notices()
     notices.add("one")
     notices.take(100.0)
 
-    assert notices.next_deadline() == 100.0 + NOTICE_TIMEOUT_S
+    assert notices.next_deadline() == 110.0
     assert notices.expire(at) is expired
 
 
@@ -81,6 +81,75 @@ def test_close_shortens_the_limit_of_the_one_being_told() -> None:
     assert notices.next_deadline() == 102.0
     assert not notices.expire(101.9)
     assert notices.expire(102.0)
+
+
+def test_close_does_not_lengthen_the_limit_of_the_one_being_told() -> None:
+    """A grace that is longer than what is left changes nothing."""
+    notices: Notices[str] = Notices()
+    notices.add("one")
+    notices.take(100.0)
+    notices.close(105.0, grace_s=20.0)
+
+    assert notices.next_deadline() == 110.0
+
+
+def test_nobody_is_told_and_nothing_is_due() -> None:
+    """Without anybody being told there is no deadline, closed or not, and nothing expires."""
+    notices: Notices[str] = Notices()
+    assert notices.next_deadline() is None
+    assert not notices.expire(1e9)
+    notices.close(100.0, grace_s=1.0)
+    notices.add("one")
+
+    assert notices.next_deadline() is None
+    assert not notices.expire(1e9)
+
+
+def test_done_ends_the_time_limit() -> None:
+    """Who has been told in time has no deadline any more."""
+    notices: Notices[str] = Notices()
+    notices.add("one")
+    notices.take(100.0)
+    notices.done()
+
+    assert notices.next_deadline() is None
+    assert not notices.expire(1e9)
+
+
+def test_limits_are_those_of_the_contract() -> None:
+    """Ten seconds for one failure, and a thousand failures in line."""
+    assert (NOTICE_TIMEOUT_S, NOTICES_MAX) == (10.0, 1000)
+
+
+@pytest.mark.parametrize(("at", "told"), [(100.999, "two"), (101.0, None), (101.001, None)])
+def test_close_lets_who_waits_be_told_until_the_grace_is_over(at: float, told: str | None) -> None:
+    """Before the end of the grace the next one is told; at its end all who wait are dropped."""
+    notices: Notices[str] = Notices()
+    for text in ("one", "two", "three"):
+        notices.add(text)
+    notices.take(99.0)
+    notices.done()
+    notices.close(100.0, grace_s=1.0)
+
+    assert notices.take(at) == told
+    assert notices.dropped_count == (0 if told else 2)
+    assert notices.idle is (told is None)
+    if told:
+        assert notices.next_deadline() == 101.0
+
+
+def test_close_drops_nobody_where_nobody_waits() -> None:
+    """After the grace there is nothing to count where nothing was in line, and what comes late is counted."""
+    notices: Notices[str] = Notices()
+    notices.add("dropped")
+    notices.close(100.0, grace_s=1.0)
+    assert notices.take(200.0) is None
+    assert notices.take(201.0) is None
+    assert notices.dropped_count == 1
+    notices.add("late")
+    assert notices.take(202.0) is None
+
+    assert notices.dropped_count == 2
 
 
 def test_close_drops_who_waits_when_the_grace_is_over() -> None:

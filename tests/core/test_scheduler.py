@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyworkers._core import scheduler
 from pyworkers._core.scheduler import AssignmentError, Claim, assign, claim
-from pyworkers._core.types import PINS_MAX, Pin
+from pyworkers._core.types import Pin
 
 pin_sets = st.frozensets(st.integers(0, 12), min_size=1, max_size=6)
 
@@ -24,8 +25,7 @@ pin_sets = st.frozensets(st.integers(0, 12), min_size=1, max_size=6)
         (range(4, 10, 3), (4, 7)),
         ([5, 1, 3], (1, 3, 5)),
         ({2, 0}, (0, 2)),
-        (iter((1, 0)), (0, 1)),
-        ((number * 2 for number in range(3)), (0, 2, 4)),
+        ({2: "c", 1: "b"}.keys(), (1, 2)),
         (None, None),
     ],
 )
@@ -34,11 +34,17 @@ def test_claim_takes_ints_ranges_and_iterables(pins: int | Iterable[int] | None,
     assert claim("crawl", pins) == Claim("crawl", expected)  # type: ignore[arg-type]
 
 
+def test_claim_takes_what_can_be_iterated_only_once() -> None:
+    """A generator of pins is as good as a list of them."""
+    assert claim("crawl", (number * 2 for number in (2, 0, 1))) == Claim("crawl", (Pin(0), Pin(2), Pin(4)))
+
+
 @pytest.mark.parametrize(
     ("pins", "words"),
     [
-        (-1, "must not be negative, got -1"),
-        ([0, -3], "must not be negative, got -3"),
+        (-1, "must not be negative, got -1 (int)"),
+        ([0, -3], "must not be negative, got -3 (int)"),
+        (2**31, "must be at most 2147483647, got 2147483648 (int)"),
         (True, "must be ints, got True (bool)"),
         ([0, False], "must be ints, got False (bool)"),
         ("12", "must be ints, got '1' (str)"),
@@ -46,12 +52,12 @@ def test_claim_takes_ints_ranges_and_iterables(pins: int | Iterable[int] | None,
         ([None], "must be ints, got None (NoneType)"),
         (1.5, "must be an int, a range or an iterable of ints, got 1.5 (float)"),
         (object, "must be an int, a range or an iterable of ints, got <class 'object'> (type)"),
-        ([], "are empty"),
-        (range(3, 3), "are empty"),
+        ([], "are empty: name at least one PIN"),
+        (range(3, 3), "are empty: name at least one PIN"),
         ([4, 2, 4], "name PIN 4 twice"),
         (itertools.repeat(0), "name PIN 0 twice"),
-        (itertools.count(), f"are more than {PINS_MAX:,}"),
-        (["x" * 500], "must be ints, got 'xxx"),
+        (itertools.count(), "are more than 1,000,000"),
+        (["x" * 500], f"must be ints, got '{'x' * 79} (str)"),
     ],
 )
 def test_claim_refuses_in_one_line_that_names_handler_and_value(pins: object, words: str) -> None:
@@ -60,35 +66,76 @@ def test_claim_refuses_in_one_line_that_names_handler_and_value(pins: object, wo
         claim("crawl", pins)  # type: ignore[arg-type]
 
     text = str(caught.value)
-    assert text.startswith("pins of worker 'crawl' ")
-    assert words in text
-    assert "\n" not in text
+    assert text == f"pins of worker 'crawl' {words}"
     assert len(text) < 200
 
 
+NOBODY = "no worker is registered: decorate a function with @app.worker(pins=...)"
+WHERE = "set App(workers=...), --workers or PYWORKERS_WORKERS"
+HOW = "in pins=..., or register a worker without pins"
+
+
 @pytest.mark.parametrize(
-    ("claims", "workers", "words"),
+    ("claims", "workers", "text"),
     [
-        ([], None, "no worker is registered"),
-        ([], 3, "no worker is registered"),
+        ([], None, NOBODY),
+        ([], 3, NOBODY),
         ([("crawl", range(3)), ("parse", [4, 2])], None, "pins of worker 'parse' overlap worker 'crawl' at 2"),
-        ([("crawl", None), ("parse", None)], 3, "workers 'crawl' and 'parse' both have no pins"),
-        ([("crawl", None)], None, "worker 'crawl' has no pins"),
-        ([("crawl", [0, 1]), ("rest", None)], 2, "nothing is left for it"),
-        ([("crawl", [0])], 2, "no worker takes PIN 1 of range(2): name it in"),
-        ([("crawl", [1])], 4, "no worker takes PINs 0, 2, 3 of range(4): name them in"),
-        ([("crawl", [0])], 100, "no worker takes PINs 1, 2, 3, 4, 5 and 94 more of range(100)"),
+        ([("a", [0]), ("b", [1]), ("c", [1])], None, "pins of worker 'c' overlap worker 'b' at 1"),
+        (
+            [("crawl", None), ("zero", [0]), ("parse", None)],
+            3,
+            "workers 'crawl' and 'parse' both have no pins: only one can be the catch-all",
+        ),
+        (
+            [("zero", [0]), ("crawl", None)],
+            None,
+            f"worker 'crawl' has no pins, so it takes what is left of range(workers): {WHERE}",
+        ),
+        (
+            [("crawl", [0, 1]), ("rest", None)],
+            2,
+            "worker 'rest' has no pins, and the others take all of range(2): nothing is left for it",
+        ),
+        (
+            [("rest", None)],
+            0,
+            "worker 'rest' has no pins, and the others take all of range(0): nothing is left for it",
+        ),
+        ([("crawl", [0])], 2, f"no worker takes PIN 1 of range(2): name it {HOW}"),
+        ([("crawl", [1])], 4, f"no worker takes PINs 0, 2, 3 of range(4): name them {HOW}"),
+        ([("crawl", [0])], 6, f"no worker takes PINs 1, 2, 3, 4, 5 of range(6): name them {HOW}"),
+        ([("crawl", [0])], 7, f"no worker takes PINs 1, 2, 3, 4, 5 and 1 more of range(7): name them {HOW}"),
+        ([("crawl", [0])], 100, f"no worker takes PINs 1, 2, 3, 4, 5 and 94 more of range(100): name them {HOW}"),
     ],
 )
 def test_assign_refuses_what_does_not_add_up(
-    claims: list[tuple[str, Iterable[int] | None]], workers: int | None, words: str
+    claims: list[tuple[str, Iterable[int] | None]], workers: int | None, text: str
 ) -> None:
     """Each way in which claims do not add up has its own line."""
     with pytest.raises(AssignmentError) as caught:
         assign([claim(handler, pins) for handler, pins in claims], workers)
 
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == text
+
+
+def test_claim_takes_as_many_pins_as_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound itself is allowed, one PIN more is not."""
+    monkeypatch.setattr(scheduler, "PINS_MAX", 5000)
+
+    assert claim("crawl", range(5000)).pins == tuple(range(5000))
+    with pytest.raises(AssignmentError, match=r"^pins of worker 'crawl' are more than 5,000$"):
+        claim("crawl", range(5001))
+
+
+def test_claim_takes_the_largest_pin() -> None:
+    """A PIN may be as large as the kernel's own process numbers could ever be."""
+    assert claim("crawl", 2**31 - 1) == Claim("crawl", (Pin(2147483647),))
+
+
+def test_assign_without_workers_needs_no_more_than_what_is_claimed() -> None:
+    """Where no PIN must be filled, what the handlers name is all there is, in ascending order."""
+    assert list(assign([claim("crawl", [9, 4]), claim("parse", 7)], None).items()) == [(4, 0), (7, 1), (9, 0)]
 
 
 def test_assign_gives_the_catch_all_what_nobody_claims() -> None:

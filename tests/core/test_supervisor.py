@@ -1,25 +1,26 @@
-"""The decision machine in simulated time: histories, and every state with every event."""
+"""The instance as a whole, in simulated time: stop, exit codes, announcements, and the machine's own bookkeeping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
 
 import pytest
 
+from core.stage import GRACEFUL, INTERRUPT, KILL, QUICK, START, Stage, acts, only
 from pyworkers._core import messages as m
-from pyworkers._core.messages import StopKind
+from pyworkers._core.messages import Next, StopKind
 from pyworkers._core.supervisor import DEADLINES_PER_WAKE, Supervisor
 from pyworkers._core.types import (
     Abandoned,
     Action,
     Attempt,
-    Backoff,
     Exited,
     ExitStatus,
     Finished,
     Killing,
     Pin,
+    Purpose,
+    Rung,
     Running,
     Signaled,
     SlotPlan,
@@ -28,277 +29,20 @@ from pyworkers._core.types import (
     Vanished,
 )
 
-GRACEFUL = m.StopRequested(StopKind.GRACEFUL, "SIGTERM")
-QUICK = m.StopRequested(StopKind.QUICK, "SIGQUIT")
-KILL = m.StopRequested(StopKind.KILL, "test")
-INTERRUPT = m.InterruptRequested("SIGINT")
+TERMS = [(0.0, "TERM"), (0.25, "TERM"), (0.5, "TERM"), (1.0, "TERM"), (2.0, "TERM")]
+QUITS = [(6.4, "QUIT"), (6.65, "QUIT"), (6.9, "QUIT"), (7.4, "QUIT")]
 
-NEVER = float("inf")
 
+def _act(action: Action, pin: int = 0, attempt: int = 1) -> m.Act:
+    return m.Act(Pin(pin), Attempt(attempt), action)
 
-class Stage:
-    """A supervisor, a clock that only tests move, and a kernel in which every fork works unless told otherwise."""
 
-    def __init__(self, *plans: SlotPlan, jitter: Callable[[float], float] = lambda delay_s: delay_s) -> None:
-        self.core = Supervisor(plans or [SlotPlan(Pin(0))], jitter)
-        self.now = 1000.0
-        self.history: list[tuple[float, m.Effect]] = []
-        self.forks_fail = False
+def _overdue(action: Action, pin: int = 0) -> m.WorkerOverdue:
+    return m.WorkerOverdue(Pin(pin), Attempt(1), action)
 
-    def feed(self, event: m.Event) -> list[m.Effect]:
-        """Feed an event, let the kernel answer to forks, and return all effects in order."""
-        effects: list[m.Effect] = []
-        for effect in self.core.handle(event, self.now):
-            effects.append(effect)
-            self.history.append((self.now, effect))
-            if isinstance(effect, m.Spawn):
-                failed = m.SpawnFailed(effect.pin, effect.attempt, "no memory")
-                effects += self.feed(failed if self.forks_fail else m.Spawned(effect.pin, effect.attempt))
-        return effects
 
-    def tick(self) -> list[m.Effect]:
-        """Do what is due now."""
-        return self.feed(m.DeadlineReached())
-
-    def advance(self, seconds: float) -> list[m.Effect]:
-        """Move the clock, meeting every deadline on the way at its instant, and return the effects."""
-        end, effects = self.now + seconds, []
-        while (at := self.core.next_deadline()) is not None and at <= end:
-            self.now = max(self.now, at)
-            effects += self.tick()
-        self.now = end
-        return effects
-
-    def start(self, *, up: bool = True) -> list[m.Effect]:
-        """Start the instance and let every worker come up."""
-        effects = self.feed(m.StartRequested()) + self.advance(0.0)
-        for pin in self.core.snapshot() if up else ():
-            effects += self.feed(m.WorkerUp(pin, self.attempt(pin)))
-        return effects
-
-    def state(self, pin: int = 0) -> Any:
-        return self.core.snapshot()[Pin(pin)]
-
-    def attempt(self, pin: int = 0) -> Attempt:
-        return self.state(pin).attempt
-
-    def exit(self, status: ExitStatus, pin: int = 0) -> list[m.Effect]:
-        """Let the process of a PIN end."""
-        return self.feed(m.WorkerExited(Pin(pin), self.attempt(pin), status))
-
-
-def only(effects: list[m.Effect], *kinds: type) -> list[Any]:
-    """Return the effects of these kinds."""
-    return [effect for effect in effects if isinstance(effect, kinds)]
-
-
-def acts(stage: Stage, pin: int = 0) -> list[tuple[float, str]]:
-    """Return the rungs climbed for a PIN, with their instants since 1000."""
-    return [
-        (round(at - 1000.0, 6), effect.action.value)
-        for at, effect in stage.history
-        if isinstance(effect, m.Act) and effect.pin == pin
-    ]
-
-
-# Respawn
-
-
-def test_start_spawns_every_pin_in_order() -> None:
-    """The start forks a worker for every PIN, in the order of the PINs, whatever the order of the plans."""
-    stage = Stage(*(SlotPlan(Pin(pin)) for pin in (4, 0, 2)))
-
-    effects = stage.start(up=False)
-
-    assert [effect.pin for effect in only(effects, m.Spawn)] == [0, 2, 4]
-    assert {effect.attempt for effect in only(effects, m.Spawn)} == {1}
-
-
-@pytest.mark.parametrize("status", [Exited(1), Exited(255), Signaled(9), Signaled(11), Vanished()])
-def test_respawn_after_abnormal_exit_keeps_pin(status: ExitStatus) -> None:
-    """A worker that ends abnormally, by code, by signal or unseen, is replaced at once under the same PIN."""
-    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(7)))
-    stage.start()
-    stage.now += 5.0
-
-    ended = stage.exit(status, pin=7)
-    spawned = stage.tick()
-
-    assert ended == [m.WorkerEnded(Pin(7), Attempt(1), status, 5.0, m.Next.RESPAWN, 0.0)]
-    assert spawned == [m.Spawn(Pin(7), Attempt(2)), m.WorkerStarted(Pin(7), Attempt(2))]
-
-
-def test_normal_exit_is_not_respawned_and_others_go_on() -> None:
-    """A PIN that ended normally is done, and that changes nothing for the others: no fork, no end."""
-    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)))
-    stage.start()
-
-    ended = stage.exit(Exited(0))
-
-    assert [effect.follows for effect in only(ended, m.WorkerEnded)] == [m.Next.FINISHED]
-    assert not only(ended, m.Finish)
-    assert stage.advance(1e6) == []
-    assert stage.state(0) == Finished()
-    assert isinstance(stage.state(1), Running)
-
-
-def test_respawn_after_another_pin_has_finished_forks_once() -> None:
-    """With one PIN finished, the crash of another gives one fork, not an endless row of them."""
-    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)))
-    stage.start()
-    stage.exit(Exited(0), pin=0)
-
-    stage.exit(Signaled(9), pin=1)
-    effects = stage.advance(3600.0)
-
-    assert [(effect.pin, effect.attempt) for effect in only(effects, m.Spawn)] == [(1, 2)]
-
-
-@pytest.mark.parametrize(("code", "normal"), [(0, False), (3, True), (254, True), (4, False)])
-def test_normal_exit_codes_decide_alone(code: int, *, normal: bool) -> None:
-    """Which codes are normal is the plan's to say, 0 included."""
-    stage = Stage(SlotPlan(Pin(0), normal_exit_codes=frozenset({3, 254})))
-    stage.start()
-
-    ended = stage.exit(Exited(code))
-
-    assert (only(ended, m.WorkerEnded)[0].follows is m.Next.FINISHED) is normal
-    assert bool(only(ended, m.Finish)) is normal
-
-
-def test_death_by_signal_is_never_a_normal_exit() -> None:
-    """A death by a signal whose number is among the normal codes is abnormal all the same."""
-    stage = Stage(SlotPlan(Pin(0), normal_exit_codes=frozenset(range(256))))
-    stage.start()
-
-    assert only(stage.exit(Signaled(9)), m.WorkerEnded)[0].follows is m.Next.RESPAWN
-
-
-def test_crash_loop_backs_off_and_doubles() -> None:
-    """Short-lived workers are respawned at once, then after 0.1 s, doubling to the longest delay."""
-    stage = Stage(SlotPlan(Pin(0), backoff=(0.1, 1.0)))
-    stage.start()
-    delays = []
-    for _ in range(7):
-        delays.append(only(stage.exit(Exited(1)), m.WorkerEnded)[0].delay_s)
-        stage.advance(delays[-1])
-
-    assert delays == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
-    assert stage.attempt() == 8
-
-
-def test_long_life_ends_the_crash_loop() -> None:
-    """A worker that lived for a second or longer is respawned at once, and the next short life counts as the first."""
-    stage = Stage()
-    stage.start()
-    for _ in range(5):
-        stage.exit(Exited(1))
-        stage.advance(60.0 if isinstance(stage.state(), Running) else stage.state().respawn_at - stage.now)
-    stage.now += 1.0
-    long_lived = stage.exit(Exited(1))
-    stage.tick()
-    short_lived = stage.exit(Exited(1))
-
-    assert only(long_lived, m.WorkerEnded)[0].delay_s == 0.0
-    assert only(short_lived, m.WorkerEnded)[0].delay_s == 0.0
-
-
-@pytest.mark.parametrize(("lifetime_s", "delay_s"), [(0.999, 0.1), (1.0, 0.0)])
-def test_lifetime_of_a_second_is_not_short(lifetime_s: float, delay_s: float) -> None:
-    """A life counts as short below one second, not at it."""
-    stage = Stage()
-    stage.start()
-    stage.exit(Exited(1))
-    stage.tick()
-    stage.now += lifetime_s
-
-    assert only(stage.exit(Exited(1)), m.WorkerEnded)[0].delay_s == delay_s
-
-
-def test_respawn_waits_for_its_instant() -> None:
-    """Nothing is forked before the delay is over, however often the machine is woken."""
-    stage = Stage(SlotPlan(Pin(0), backoff=(10.0, 10.0)))
-    stage.start()
-    stage.exit(Exited(1))
-    stage.tick()
-    stage.exit(Exited(1))
-
-    assert stage.core.next_deadline() == 1010.0
-    stage.now = 1009.999
-    assert stage.tick() == []
-    stage.now = 1010.0
-    assert only(stage.tick(), m.Spawn) == [m.Spawn(Pin(0), Attempt(3))]
-
-
-def test_jitter_is_applied_to_delays_only() -> None:
-    """Jitter changes a delay, and an immediate respawn stays immediate."""
-    asked: list[float] = []
-
-    def halve(delay_s: float) -> float:
-        asked.append(delay_s)
-        return delay_s / 2
-
-    stage = Stage(jitter=halve)
-    stage.start()
-    first = only(stage.exit(Exited(1)), m.WorkerEnded)[0].delay_s
-    stage.tick()
-    second = only(stage.exit(Exited(1)), m.WorkerEnded)[0].delay_s
-
-    assert (first, second, asked) == (0.0, 0.05, [0.1])
-    assert stage.core.next_deadline() == stage.now + 0.05
-
-
-def test_spawn_failure_is_reported_and_tried_again_later() -> None:
-    """A failed fork is never tried again at once: it backs off, doubles, and ends nothing."""
-    stage = Stage()
-    stage.forks_fail = True
-    stage.start(up=False)
-    stage.advance(0.1 + 0.2 + 0.4)
-    stage.forks_fail = False
-    effects = stage.advance(0.8)
-
-    delays = [effect for _, effect in stage.history if isinstance(effect, m.SpawnDelayed)]
-    assert [effect.delay_s for effect in delays] == pytest.approx([0.1, 0.2, 0.4, 0.8])
-    assert [effect.attempt for effect in delays] == [1, 2, 3, 4]
-    assert effects == [m.Spawn(Pin(0), Attempt(5)), m.WorkerStarted(Pin(0), Attempt(5))]
-
-
-def test_spawn_failure_of_one_pin_does_not_hold_the_others() -> None:
-    """While one PIN waits for a fork to work, the others are respawned at once."""
-    stage = Stage(SlotPlan(Pin(0), backoff=(30.0, 30.0)), SlotPlan(Pin(1)))
-    stage.start()
-    stage.exit(Exited(1), pin=0)
-    stage.forks_fail = True
-    stage.tick()
-    stage.forks_fail = False
-    stage.exit(Exited(1), pin=1)
-
-    assert only(stage.tick(), m.Spawn) == [m.Spawn(Pin(1), Attempt(2))]
-    assert stage.state(0) == Backoff(1030.0)
-
-
-def test_exits_of_one_wakeup_are_all_respawned() -> None:
-    """A thousand workers that die in the same instant are all replaced, in batches, and none is forgotten."""
-    count = 1000
-    stage = Stage(*(SlotPlan(Pin(pin)) for pin in range(count)))
-    stage.start()
-    for pin in range(count):
-        stage.exit(Signaled(9), pin)
-    batches = 0
-    while stage.core.next_deadline() is not None:
-        assert len(only(stage.tick(), m.Spawn)) <= DEADLINES_PER_WAKE
-        batches += 1
-
-    assert batches == -(-count // DEADLINES_PER_WAKE)
-    assert {state.attempt for state in stage.core.snapshot().values() if isinstance(state, Starting)} == {2}
-
-
-def test_running_instance_has_no_deadline() -> None:
-    """While all workers run there is nothing to wake up for."""
-    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)))
-    stage.start()
-
-    assert stage.core.next_deadline() is None
+def _end(code: int, *, stopped: bool = True) -> list[m.Effect]:
+    return [m.AllEnded(stopped=stopped, exit_code=code), m.Finish(code, stopped=stopped)]
 
 
 # Stop
@@ -312,11 +56,12 @@ def test_stop_during_backoff_spawns_nothing() -> None:
     stage.tick()
     stage.exit(Exited(1))
 
-    stage.feed(GRACEFUL)
-    effects = stage.advance(60.0) + stage.feed(m.StartRequested()) + stage.advance(60.0)
-
-    assert not only(effects, m.Spawn)
+    assert stage.feed(GRACEFUL) == [
+        m.StopStarted("SIGTERM", StopKind.GRACEFUL, 1), _act(Action.TERMINATE, 1)
+    ]  # fmt: skip
     assert stage.state(0) == Finished()
+    assert stage.wakes_in == 0.25
+    assert not only(stage.advance(60.0), m.Spawn)
 
 
 def test_stop_before_a_due_respawn_of_the_same_wakeup_spawns_nothing() -> None:
@@ -324,20 +69,21 @@ def test_stop_before_a_due_respawn_of_the_same_wakeup_spawns_nothing() -> None:
     stage = Stage()
     stage.start()
     stage.exit(Signaled(11))
-    effects = stage.feed(GRACEFUL) + stage.advance(60.0)
 
-    assert not only(effects, m.Spawn, m.Act)
-    assert effects[-1] == m.Finish(0, stopped=True)
+    assert stage.feed(GRACEFUL) == [m.StopStarted("SIGTERM", StopKind.GRACEFUL, 0), *_end(0)]
+    assert stage.advance(60.0) == []
 
 
 def test_stop_between_batches_of_a_mass_start_spawns_no_more() -> None:
     """A stop in the middle of a mass start is honoured before the next batch."""
     stage = Stage(*(SlotPlan(Pin(pin)) for pin in range(100)))
     stage.feed(m.StartRequested())
-    stage.tick()
+    assert len(only(stage.tick(), m.Spawn)) == DEADLINES_PER_WAKE
     effects = stage.feed(GRACEFUL)
 
-    assert len(only(effects, m.Act)) == DEADLINES_PER_WAKE
+    assert effects == [
+        m.StopStarted("SIGTERM", StopKind.GRACEFUL, 64), *(_act(Action.TERMINATE, pin) for pin in range(64))
+    ]  # fmt: skip
     assert not only(stage.advance(60.0), m.Spawn)
 
 
@@ -345,11 +91,9 @@ def test_stop_before_start_finishes_without_a_fork() -> None:
     """An instance that is stopped before it starts leaves at once, and a late start changes nothing."""
     stage = Stage()
 
-    effects = stage.feed(GRACEFUL)
-    late = stage.feed(m.StartRequested()) + stage.advance(60.0)
-
-    assert effects[-1] == m.Finish(0, stopped=True)
-    assert late == []
+    assert stage.feed(GRACEFUL) == [m.StopStarted("SIGTERM", StopKind.GRACEFUL, 0), *_end(0)]
+    assert stage.feed(m.StartRequested()) == []
+    assert stage.advance(60.0) == []
 
 
 def test_stop_climbs_the_ladder_of_each_pin() -> None:
@@ -361,70 +105,130 @@ def test_stop_climbs_the_ladder_of_each_pin() -> None:
     stage.feed(GRACEFUL)
     stage.advance(60.0)
 
-    term = [(0.0, "TERM"), (0.25, "TERM"), (0.5, "TERM"), (1.0, "TERM"), (2.0, "TERM")]
-    quit_ = [(6.4, "QUIT"), (6.65, "QUIT"), (6.9, "QUIT"), (7.4, "QUIT")]
-    assert acts(stage, 0) == [*term, *quit_, (8.0, "KILL")]
+    assert acts(stage, 0) == [*TERMS, *QUITS, (8.0, "KILL")]
     assert acts(stage, 1) == [(0.0, "TERM"), (0.25, "TERM"), (0.5, "TERM"), (0.8, "QUIT"), (1.0, "KILL")]
     assert acts(stage, 2) == [(0.0, "KILL")]
 
 
-def test_overdue_is_reported_once_per_rung() -> None:
-    """The first QUIT and the KILL are news; a QUIT that is sent again is not."""
+def test_stop_is_told_pin_by_pin_with_what_is_overdue() -> None:
+    """Each rung is a signal; the first QUIT and the KILL are news as well, before they are sent."""
+    stage = Stage(SlotPlan(Pin(0), stop_timeout=1.0), SlotPlan(Pin(1), stop_timeout=0.0))
+    stage.start()
+
+    assert stage.feed(GRACEFUL) == [
+        m.StopStarted("SIGTERM", StopKind.GRACEFUL, 2),
+        _act(Action.TERMINATE),
+        _overdue(Action.KILL, 1),
+        _act(Action.KILL, 1),
+    ]
+    assert stage.state(0) == Stopping(
+        Attempt(1),
+        START,
+        Action.TERMINATE,
+        (
+            Rung(START + 0.25, Action.TERMINATE),
+            Rung(START + 0.5, Action.TERMINATE),
+            Rung(START + 0.8, Action.INTERRUPT),
+            Rung(START + 1.0, Action.KILL),
+        ),
+        Purpose.STOP,
+    )
+    assert stage.state(1) == Killing(Attempt(1), START, START + 1.0, Purpose.STOP)
+    assert stage.exit(Signaled(9), 1)[0].purpose is Purpose.STOP
+    assert stage.wakes_in == 0.25
+    assert stage.at(0.25) == [_act(Action.TERMINATE)]
+    assert stage.wakes_in == 0.5
+    assert stage.at(0.5) == [_act(Action.TERMINATE)]
+    assert stage.wakes_in == 0.8
+    assert stage.at(0.8) == [_overdue(Action.INTERRUPT), _act(Action.INTERRUPT)]
+    assert stage.wakes_in == 1.0
+    assert stage.at(1.0) == [_overdue(Action.KILL), _act(Action.KILL)]
+    assert stage.state(0) == Killing(Attempt(1), START, START + 2.0, Purpose.STOP)
+    assert stage.wakes_in == 2.0
+
+
+def test_interrupt_that_is_sent_again_is_no_news() -> None:
+    """The first QUIT is reported, those to a straggler are not."""
     stage = Stage()
     stage.start()
     effects = stage.feed(GRACEFUL) + stage.advance(8.0)
 
-    assert [effect.action for effect in only(effects, m.WorkerOverdue)] == [Action.INTERRUPT, Action.KILL]
+    assert only(effects, m.WorkerOverdue) == [_overdue(Action.INTERRUPT), _overdue(Action.KILL)]
 
 
-def test_late_wakeup_does_only_the_last_rung_that_is_due() -> None:
+def test_rung_is_climbed_at_its_instant() -> None:
+    """A rung is due at its instant and not before it."""
+    stage = Stage()
+    stage.start()
+    stage.feed(GRACEFUL)
+    stage.advance(2.0)
+    stage.now = math.nextafter(START + 6.4, 0.0)
+
+    assert stage.tick() == []
+    assert stage.wakes_in == 6.4
+    assert stage.at(6.4) == [_overdue(Action.INTERRUPT), _act(Action.INTERRUPT)]
+    assert stage.wakes_in == 6.65
+
+
+@pytest.mark.parametrize(
+    ("late_at", "action", "wakes_in"),
+    [
+        (0.6, Action.TERMINATE, 1.0),
+        (6.39, Action.TERMINATE, 6.4),
+        (7.0, Action.INTERRUPT, 7.4),
+        (9.5, Action.KILL, 10.5),
+    ],
+)
+def test_late_wakeup_does_only_the_last_rung_that_is_due(late_at: float, action: Action, wakes_in: float) -> None:
     """After a long sleep (SIGSTOP, a suspended machine) the steps that were missed are not made up one by one."""
     stage = Stage()
     stage.start()
     stage.feed(GRACEFUL)
-    stage.now += 7.0
 
-    assert only(stage.tick(), m.Act) == [m.Act(Pin(0), Attempt(1), Action.INTERRUPT)]
-    assert stage.core.next_deadline() == 1007.4
+    assert only(stage.at(late_at), m.Act) == [_act(action)]
+    assert stage.wakes_in == wakes_in
 
 
 def test_exit_at_grace_deadline_is_not_killed() -> None:
-    """A worker that is reaped in the very instant of its KILL is not killed, and nobody was interrupted but by QUIT."""
+    """A worker that is reaped in the very instant of its KILL is not killed."""
     stage = Stage()
     stage.start()
     stage.feed(GRACEFUL)
     stage.advance(7.999)
-    stage.now = 1008.0
+    stage.now = START + 8.0
 
-    effects = stage.exit(Exited(143)) + stage.advance(60.0)
+    effects = stage.exit(Exited(143))
 
-    assert not only(effects, m.Act)
-    assert "KILL" not in [action for _, action in acts(stage)]
-    assert effects[-1] == m.Finish(1, stopped=True)
+    assert effects == [
+        m.WorkerEnded(Pin(0), Attempt(1), Exited(143), 8.0, Next.STOPPED, purpose=Purpose.STOP), *_end(1)
+    ]  # fmt: skip
+    assert stage.advance(60.0) == []
+    assert acts(stage) == [*TERMS, *QUITS]
 
 
 @pytest.mark.parametrize("status", [Exited(143), Exited(0), Exited(1), Signaled(15), Vanished()])
 def test_graceful_stop_replaces_nobody_and_ends_with_0(status: ExitStatus) -> None:
-    """In a stop nobody is replaced, and a stop by TERM alone is code 0, whatever the workers leave with."""
+    """In a stop nobody is replaced and nobody has failed, and a stop by TERM alone is code 0, whatever they leave with."""
     stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)))
     stage.start()
     stage.feed(GRACEFUL)
+    stage.now += 0.5
     first, last = stage.exit(status, 0), stage.exit(status, 1)
 
-    follows = m.Next.FINISHED if status == Exited(0) else m.Next.STOPPED
-    assert [effect.follows for effect in only(first + last, m.WorkerEnded)] == [follows, follows]
-    assert not only(first, m.Finish)
-    assert last[-2:] == [m.AllEnded(stopped=True, exit_code=0), m.Finish(0, stopped=True)]
-    assert stage.advance(60.0) == []
+    follows = Next.FINISHED if status == Exited(0) else Next.STOPPED
+    assert first == [m.WorkerEnded(Pin(0), Attempt(1), status, 0.5, follows, 0.0, Purpose.STOP)]
+    assert last == [m.WorkerEnded(Pin(1), Attempt(1), status, 0.5, follows, 0.0, Purpose.STOP), *_end(0)]
+    assert stage.wakes_in is None
 
 
 def test_worker_that_starts_when_the_stop_comes_is_asked_too() -> None:
     """A worker that is not up yet gets its TERM like any other."""
     stage = Stage()
     stage.start(up=False)
+    up = m.WorkerUp(Pin(0), Attempt(1))
 
-    assert only(stage.feed(GRACEFUL), m.Act) == [m.Act(Pin(0), Attempt(1), Action.TERMINATE)]
-    assert only(stage.feed(m.WorkerUp(Pin(0), Attempt(1))), m.EventIgnored)
+    assert stage.feed(GRACEFUL)[1:] == [_act(Action.TERMINATE)]
+    assert stage.feed(up) == [m.EventIgnored(up, "state Stopping")]
 
 
 def test_term_is_idempotent() -> None:
@@ -443,10 +247,14 @@ def test_second_interrupt_kills_at_once() -> None:
     """The first INT stops gracefully, the second kills."""
     stage = Stage()
     stage.start()
-    first, second = stage.feed(INTERRUPT), stage.feed(INTERRUPT)
 
-    assert [effect.action for effect in only(first, m.Act)] == [Action.TERMINATE]
-    assert [effect.action for effect in only(second, m.Act)] == [Action.KILL]
+    assert stage.feed(INTERRUPT) == [m.StopStarted("SIGINT", StopKind.GRACEFUL, 1), _act(Action.TERMINATE)]
+    stage.now += 0.1
+    assert stage.feed(INTERRUPT) == [
+        m.StopStarted("SIGINT", StopKind.KILL, 1), _overdue(Action.KILL), _act(Action.KILL)
+    ]  # fmt: skip
+    assert stage.wakes_in == 1.1
+    assert stage.feed(INTERRUPT) == [m.EventIgnored(INTERRUPT, "already stopping")]
 
 
 def test_interrupt_after_term_needs_a_second_one_to_kill() -> None:
@@ -455,32 +263,45 @@ def test_interrupt_after_term_needs_a_second_one_to_kill() -> None:
     stage.start()
     stage.feed(GRACEFUL)
 
-    assert not only(stage.feed(INTERRUPT), m.Act)
-    assert [effect.action for effect in only(stage.feed(INTERRUPT), m.Act)] == [Action.KILL]
+    assert stage.feed(INTERRUPT) == [m.EventIgnored(INTERRUPT, "already stopping")]
+    assert only(stage.feed(INTERRUPT), m.Act) == [_act(Action.KILL)]
 
 
 def test_quick_stop_interrupts_now_and_kills_two_seconds_later() -> None:
     """QUIT to the master is the interrupt now and KILL after 2 s."""
     stage = Stage()
     stage.start()
-    stage.feed(QUICK)
+
+    assert stage.feed(QUICK) == [
+        m.StopStarted("SIGQUIT", StopKind.QUICK, 1), _overdue(Action.INTERRUPT), _act(Action.INTERRUPT)
+    ]  # fmt: skip
     stage.advance(60.0)
-
-    assert acts(stage)[0] == (0.0, "QUIT")
-    assert acts(stage)[-1] == (2.0, "KILL")
-    assert "TERM" not in [action for _, action in acts(stage)]
+    assert acts(stage) == [(0.0, "QUIT"), (0.25, "QUIT"), (0.5, "QUIT"), (1.0, "QUIT"), (2.0, "KILL")]
 
 
-def test_quick_stop_never_grants_more_time_than_the_graceful_one_had_left() -> None:
+@pytest.mark.parametrize(("asked_at", "kill_at"), [(1.0, 3.0), (5.999, 7.999), (6.0, 8.0), (7.0, 8.0)])
+def test_quick_stop_never_grants_more_time_than_the_graceful_one_had_left(asked_at: float, kill_at: float) -> None:
     """A harder stop that comes a second before KILL does not postpone the KILL."""
     stage = Stage()
     stage.start()
     stage.feed(GRACEFUL)
-    stage.advance(7.0)
+    stage.advance(asked_at)
     stage.feed(QUICK)
+    assert acts(stage)[-1] == (asked_at, "QUIT")
     stage.advance(60.0)
 
-    assert acts(stage)[-1] == (8.0, "KILL")
+    assert acts(stage)[-1] == (kill_at, "KILL")
+
+
+def test_quick_stop_of_who_is_overdue_already_kills() -> None:
+    """A quick stop that finds the time of the graceful one used up has no time to give."""
+    stage = Stage()
+    stage.start()
+    stage.feed(GRACEFUL)
+    stage.now += 8.5
+
+    assert stage.feed(QUICK)[1:] == [_overdue(Action.KILL), _act(Action.KILL)]
+    assert stage.wakes_in == 9.5
 
 
 def test_quick_stop_respects_a_shorter_stop_timeout() -> None:
@@ -493,16 +314,42 @@ def test_quick_stop_respects_a_shorter_stop_timeout() -> None:
     assert acts(stage) == [(0.0, "QUIT"), (0.25, "QUIT"), (0.5, "QUIT"), (0.6, "KILL")]
 
 
+def test_quick_stop_after_the_interrupt_is_no_second_news() -> None:
+    """Who was interrupted before the quick stop is interrupted again, which is no news."""
+    stage = Stage()
+    stage.start()
+    stage.feed(GRACEFUL)
+    stage.advance(6.5)
+
+    assert stage.feed(QUICK) == [m.StopStarted("SIGQUIT", StopKind.QUICK, 1), _act(Action.INTERRUPT)]
+
+
 def test_stop_only_gets_harder() -> None:
-    """A softer stop after a harder one is ignored, with a report."""
+    """A softer stop after a harder one is ignored, with a report, and so is one as hard."""
     stage = Stage()
     stage.start()
     stage.feed(QUICK)
     before = stage.state()
 
     assert stage.feed(GRACEFUL) == [m.EventIgnored(GRACEFUL, "already stopping")]
+    assert stage.feed(QUICK) == [m.EventIgnored(QUICK, "already stopping")]
     assert stage.state() is before
-    assert [effect.action for effect in only(stage.feed(KILL), m.Act)] == [Action.KILL]
+    assert stage.feed(KILL) == [m.StopStarted("test", StopKind.KILL, 1), _overdue(Action.KILL), _act(Action.KILL)]
+    assert stage.feed(KILL) == [m.EventIgnored(KILL, "already stopping")]
+
+
+def test_harder_stop_leaves_a_killed_worker_its_second() -> None:
+    """Who was killed is not killed again, and the second after which it is given up goes on."""
+    stage = Stage(SlotPlan(Pin(0), stop_timeout=0.0))
+    stage.start()
+    stage.feed(GRACEFUL)
+    stage.now += 0.75
+    before = stage.state()
+
+    assert stage.feed(QUICK) == [m.StopStarted("SIGQUIT", StopKind.QUICK, 1)]
+    assert stage.feed(KILL) == [m.StopStarted("test", StopKind.KILL, 1)]
+    assert stage.state() is before
+    assert stage.wakes_in == 1.0
 
 
 def test_unkillable_worker_is_abandoned_after_a_second() -> None:
@@ -510,14 +357,13 @@ def test_unkillable_worker_is_abandoned_after_a_second() -> None:
     stage = Stage()
     stage.start()
     stage.feed(GRACEFUL)
-    effects = stage.advance(9.0)
+    stage.advance(8.5)
+    stage.now = math.nextafter(START + 9.0, 0.0)
 
-    assert effects[-3:] == [
-        m.WorkerAbandoned(Pin(0), Attempt(1)),
-        m.AllEnded(stopped=True, exit_code=1),
-        m.Finish(1, stopped=True),
-    ]
-    assert stage.now == 1009.0
+    assert stage.tick() == []
+    assert stage.at(9.0) == [m.WorkerAbandoned(Pin(0), Attempt(1), waiting=False), *_end(1)]
+    assert stage.state() == Abandoned(Attempt(1), START)
+    assert stage.wakes_in is None
 
 
 def test_stop_is_bounded_by_stop_timeout_plus_a_second() -> None:
@@ -528,7 +374,7 @@ def test_stop_is_bounded_by_stop_timeout_plus_a_second() -> None:
     stage.advance(60.0)
 
     (finished_at,) = [at for at, effect in stage.history if isinstance(effect, m.Finish)]
-    assert finished_at == 1006.0
+    assert finished_at == START + 6.0
 
 
 def test_abandoned_worker_that_ends_after_all_is_reported() -> None:
@@ -541,9 +387,9 @@ def test_abandoned_worker_that_ends_after_all_is_reported() -> None:
 
     late = stage.exit(Signaled(9), 0)
 
-    assert late == [m.WorkerEnded(Pin(0), Attempt(1), Signaled(9), 3.0, m.Next.STOPPED)]
+    assert late == [m.WorkerEnded(Pin(0), Attempt(1), Signaled(9), 3.0, Next.STOPPED)]
     assert stage.state(0) == Finished()
-    assert stage.exit(Exited(143), 1)[-1] == m.Finish(1, stopped=True)
+    assert stage.exit(Exited(143), 1)[1:] == _end(1)
 
 
 # Exit codes
@@ -555,18 +401,29 @@ def test_end_of_all_workers_is_code_0() -> None:
     stage.start()
     stage.exit(Exited(0), 1)
 
-    assert stage.exit(Exited(0), 0)[-2:] == [m.AllEnded(stopped=False, exit_code=0), m.Finish(0, stopped=False)]
+    assert stage.exit(Exited(0), 0)[1:] == _end(0, stopped=False)
 
 
 @pytest.mark.parametrize(("left_at_s", "code"), [(6.3, 0), (6.4, 1), (8.0, 1)])
 def test_exit_code_is_1_where_term_was_not_enough(left_at_s: float, code: int) -> None:
     """A worker that had to be interrupted or killed makes the instance's code 1."""
-    stage = Stage()
+    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)))
     stage.start()
     stage.feed(GRACEFUL)
+    stage.exit(Exited(143), 1)
     stage.advance(left_at_s)
 
-    assert stage.exit(Exited(143))[-1] == m.Finish(code, stopped=True)
+    assert stage.exit(Exited(143))[1:] == _end(code)
+
+
+def test_exit_code_stays_1_though_others_leave_in_time() -> None:
+    """One torn worker is enough, also where others leave after it."""
+    stage = Stage(SlotPlan(Pin(0), stop_timeout=0.0), SlotPlan(Pin(1)))
+    stage.start()
+    stage.feed(GRACEFUL)
+    stage.exit(Signaled(9), 0)
+
+    assert stage.exit(Exited(143), 1)[1:] == _end(1)
 
 
 @pytest.mark.parametrize("status", [Exited(143), Exited(0)])
@@ -576,7 +433,7 @@ def test_stop_all_sets_the_exit_code(status: ExitStatus) -> None:
     stage.start()
     stage.feed(m.StopRequested(StopKind.GRACEFUL, "stop_all", 254))
 
-    assert stage.exit(status)[-1] == m.Finish(254, stopped=True)
+    assert stage.exit(status)[1:] == _end(254)
 
 
 def test_stop_all_beats_the_code_of_a_torn_stop() -> None:
@@ -585,7 +442,7 @@ def test_stop_all_beats_the_code_of_a_torn_stop() -> None:
     stage.start()
     stage.feed(m.StopRequested(StopKind.GRACEFUL, "stop_all", 0))
 
-    assert stage.advance(60.0)[-1] == m.Finish(0, stopped=True)
+    assert stage.advance(60.0)[-2:] == _end(0)
 
 
 def test_first_stop_all_sets_the_exit_code() -> None:
@@ -597,14 +454,14 @@ def test_first_stop_all_sets_the_exit_code() -> None:
     stage.feed(m.StopRequested(StopKind.GRACEFUL, "stop_all", 8))
     stage.exit(Exited(0), 0)
 
-    assert stage.exit(Exited(0), 1)[-1] == m.Finish(7, stopped=True)
+    assert stage.exit(Exited(0), 1)[1:] == _end(7)
 
 
 def test_instance_without_pins_finishes_at_once() -> None:
     """With nothing to keep running, the first event ends it."""
     core = Supervisor([], lambda delay_s: delay_s)
 
-    assert core.handle(m.StartRequested(), 0.0) == [m.AllEnded(stopped=False, exit_code=0), m.Finish(0, stopped=False)]
+    assert core.handle(m.StartRequested(), 0.0) == _end(0, stopped=False)
     assert core.handle(m.DeadlineReached(), 1.0) == []
 
 
@@ -613,20 +470,14 @@ def test_nothing_follows_finish() -> None:
     stage = Stage()
     stage.start()
     stage.exit(Exited(0))
-    late: list[m.Effect] = []
-    for event in (
-        GRACEFUL,
-        KILL,
-        INTERRUPT,
-        INTERRUPT,
-        m.StartRequested(),
-        m.DeadlineReached(),
-        m.ForwardRequested(10),
-    ):
-        late += stage.feed(event)
-    late += stage.feed(m.WorkerExited(Pin(0), Attempt(1), Exited(1)))
+    exited = m.WorkerExited(Pin(0), Attempt(1), Exited(1))
 
-    assert {type(effect) for effect in late} == {m.EventIgnored}
+    for event in (GRACEFUL, KILL, INTERRUPT, INTERRUPT):
+        assert stage.feed(event) == [m.EventIgnored(event, "already stopping")]
+    assert stage.feed(m.StartRequested()) == [m.EventIgnored(m.StartRequested(), "already started")]
+    assert stage.feed(m.DeadlineReached()) == []
+    assert stage.feed(m.ForwardRequested(10)) == []
+    assert stage.feed(exited) == [m.EventIgnored(exited, "no process in state Finished")]
 
 
 def test_late_end_of_an_abandoned_worker_is_only_reported() -> None:
@@ -638,70 +489,136 @@ def test_late_end_of_an_abandoned_worker_is_only_reported() -> None:
 
     late = stage.exit(Signaled(9))
 
-    assert late == [m.WorkerEnded(Pin(0), Attempt(1), Signaled(9), 1.0, m.Next.STOPPED)]
+    assert late == [m.WorkerEnded(Pin(0), Attempt(1), Signaled(9), 1.0, Next.STOPPED)]
 
 
-# Announcements, passed-on signals, and what does not belong
+# Announcements
 
 
 def test_announce_up_once_when_every_worker_is_up() -> None:
     """Whoever waits for the start is told once, when the last worker came up."""
-    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)))
+    stage = Stage(*(SlotPlan(Pin(pin)) for pin in range(3)))
     stage.start(up=False)
 
-    assert stage.feed(m.WorkerUp(Pin(1), Attempt(1))) == []
-    assert stage.feed(m.WorkerUp(Pin(0), Attempt(1))) == [m.Announce(up=True)]
+    assert stage.up(1) == []
+    assert stage.up(0) == []
+    assert stage.up(2) == [m.Announce(up=True)]
     stage.exit(Exited(1), 0)
     stage.tick()
-    assert stage.feed(m.WorkerUp(Pin(0), Attempt(2))) == []
+    assert stage.up(0) == []
+
+
+def test_announce_up_needs_every_pin_not_every_start() -> None:
+    """A PIN that comes up twice does not stand for another that never did."""
+    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)))
+    stage.start(up=False)
+    stage.up(0)
+    stage.exit(Exited(1), 0)
+    stage.tick()
+
+    assert stage.up(0) == []
+    assert stage.up(1) == [m.Announce(up=True)]
 
 
 @pytest.mark.parametrize("status", [Exited(1), Exited(0), Signaled(9)])
 def test_announce_failure_once_when_a_worker_ends_before_it_is_up(status: ExitStatus) -> None:
     """A worker that ends before it was ever up is told as a failed start, and nothing is told after that."""
-    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)))
+    stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)), SlotPlan(Pin(2)))
     stage.start(up=False)
-    stage.feed(m.WorkerUp(Pin(1), Attempt(1)))
+    stage.up(1)
 
-    assert only(stage.exit(status, 0), m.Announce) == [m.Announce(up=False)]
+    assert stage.exit(status, 0)[1:] == [m.Announce(up=False)]
+    assert not only(stage.exit(status, 2), m.Announce)
     assert not only(stage.exit(Exited(1), 1), m.Announce)
     stage.tick()
     for pin, state in stage.core.snapshot().items():
         if isinstance(state, Starting):
-            assert not only(stage.feed(m.WorkerUp(pin, state.attempt)), m.Announce)
+            assert stage.up(pin) == []
+
+
+def test_announce_comes_before_the_end() -> None:
+    """Where the only worker ends before it was up, that is told before `Finish`, and not again after it."""
+    stage = Stage()
+    stage.start(up=False)
+
+    assert stage.exit(Exited(0))[1:] == [m.Announce(up=False), *_end(0, stopped=False)]
+
+
+def test_nothing_is_announced_after_finish() -> None:
+    """Whoever waited for the start has seen the end of the instance, which says enough."""
+    stage = Stage(SlotPlan(Pin(0), stop_timeout=0.0), SlotPlan(Pin(1), stop_timeout=0.0))
+    stage.start(up=False)
+    stage.up(1)
+    stage.feed(GRACEFUL)
+    stage.advance(1.0)
+
+    assert stage.exit(Signaled(9), 0) == [m.WorkerEnded(Pin(0), Attempt(1), Signaled(9), 1.0, Next.STOPPED)]
+
+
+def test_event_that_is_ignored_announces_nothing() -> None:
+    """The late end of an older attempt is no failed start."""
+    stage = Stage()
+    stage.start(up=False)
+    late = m.WorkerExited(Pin(0), Attempt(2), Exited(1))
+
+    assert stage.feed(late) == [m.EventIgnored(late, "attempt 1 is current")]
 
 
 def test_worker_that_crashes_after_it_was_up_is_no_failed_start() -> None:
     """A PIN that was up once counts as up for the announcement, though it crashed before the last one came up."""
     stage = Stage(SlotPlan(Pin(0)), SlotPlan(Pin(1)))
     stage.start(up=False)
-    stage.feed(m.WorkerUp(Pin(0), Attempt(1)))
+    stage.up(0)
 
-    assert not only(stage.exit(Exited(1), 0), m.Announce)
-    assert stage.feed(m.WorkerUp(Pin(1), Attempt(1))) == [m.Announce(up=True)]
+    assert len(stage.exit(Exited(1), 0)) == 1
+    assert stage.up(1) == [m.Announce(up=True)]
+
+
+def test_failed_fork_is_no_failed_start() -> None:
+    """A fork that the system refused is tried again, so nothing is told yet."""
+    stage = Stage()
+    stage.forks_fail = True
+    assert not only(stage.start(up=False), m.Announce)
+    stage.forks_fail = False
+    stage.advance(0.1)
+
+    assert stage.up() == [m.Announce(up=True)]
+
+
+# Passed-on signals, counts, deadlines, and what does not belong
 
 
 def test_forward_reaches_live_workers_in_order() -> None:
     """A signal of the user's goes to every process there is, also one that is stopping, and to nobody else."""
-    stage = Stage(*(SlotPlan(Pin(pin), backoff=(5.0, 5.0)) for pin in (3, 1, 2, 0)))
+    stage = Stage(*(SlotPlan(Pin(pin), backoff=(5.0, 5.0), stop_timeout=pin) for pin in (3, 1, 2, 0)))
     stage.start()
     stage.exit(Exited(0), 0)
     stage.exit(Exited(1), 2)
     stage.tick()
     stage.exit(Exited(1), 2)
+    expected = [m.Forward(Pin(1), Attempt(1), 10), m.Forward(Pin(3), Attempt(1), 10)]
 
-    assert stage.feed(m.ForwardRequested(10)) == [m.Forward(Pin(1), Attempt(1), 10), m.Forward(Pin(3), Attempt(1), 10)]
+    assert stage.feed(m.ForwardRequested(10)) == expected
     stage.feed(GRACEFUL)
-    assert len(stage.feed(m.ForwardRequested(12))) == 2
+    assert stage.feed(m.ForwardRequested(10)) == expected
+    stage.advance(1.0)
+    assert stage.feed(m.ForwardRequested(10)) == expected
+    stage.advance(1.0)
+    assert stage.feed(m.ForwardRequested(10)) == expected[1:]
 
 
 def test_stop_reports_how_many_are_live() -> None:
-    """The report of a stop counts processes, not PINs."""
-    stage = Stage(*(SlotPlan(Pin(pin)) for pin in range(3)))
+    """The report of a stop counts processes, not PINs, and a harder one counts again."""
+    stage = Stage(*(SlotPlan(Pin(pin)) for pin in range(4)))
     stage.start()
     stage.exit(Exited(0), 1)
+    stage.exit(Exited(1), 2)
 
     assert stage.feed(GRACEFUL)[0] == m.StopStarted("SIGTERM", StopKind.GRACEFUL, 2)
+    stage.exit(Exited(143), 3)
+    assert stage.feed(QUICK)[0] == m.StopStarted("SIGQUIT", StopKind.QUICK, 1)
+    stage.advance(60.0)
+    assert isinstance(stage.state(0), Abandoned)
 
 
 @pytest.mark.parametrize("status", [Exited(1), Vanished()])
@@ -713,17 +630,66 @@ def test_deadline_of_a_state_that_has_passed_is_forgotten(status: ExitStatus) ->
     stage.advance(2.5)
     stage.exit(status, 0)
 
-    assert stage.core.next_deadline() == 1080.0
+    assert stage.wakes_in == 80.0
 
 
-def test_time_that_goes_back_is_refused() -> None:
+def test_deadlines_of_one_instant_are_met_in_the_order_of_the_pins() -> None:
+    """Who is due at the same time is served in the order of the PINs, whoever was due first."""
+    stage = Stage(*(SlotPlan(Pin(pin), backoff=(5.0, 5.0)) for pin in range(3)))
+    stage.start()
+    for pin in (2, 0, 1):
+        stage.exit(Exited(1), pin)
+
+    assert [effect.pin for effect in only(stage.tick(), m.Spawn)] == [0, 1, 2]
+
+
+def test_earlier_deadlines_are_met_first() -> None:
+    """Of several that are due, the one that has waited longest is served first."""
+    stage = Stage(*(SlotPlan(Pin(pin), backoff=(backoff, backoff)) for pin, backoff in enumerate((5.0, 3.0, 4.0))))
+    stage.start()
+    for pin in range(3):
+        stage.exit(Exited(1), pin)
+    stage.tick()
+    for pin in range(3):
+        stage.exit(Exited(1), pin)
+
+    assert stage.wakes_in == 3.0
+    assert [effect.pin for effect in only(stage.at(6.0), m.Spawn)] == [1, 2, 0]
+
+
+def test_time_may_stand_still_but_not_go_back() -> None:
     """The clock never goes back; a shell that says so has a bug."""
     stage = Stage()
     stage.start()
-    stage.now -= 1.0
+    assert stage.tick() == []
+    stage.now = math.nextafter(START, 0.0)
 
-    with pytest.raises(AssertionError, match="time went back"):
+    with pytest.raises(AssertionError, match=r"^time went back from 1000\.0 to 999\.9999999999999$"):
         stage.tick()
+
+
+def test_put_off_deadlines_do_not_pile_up() -> None:
+    """Instants that were put off are kept up to a bound, and no deadline is lost or made up when they are cleared away."""
+    pins = range(3)
+    plans = [SlotPlan(Pin(pin), hang_timeout=100.0 + pin, max_runtime=500.0 + pin) for pin in pins]
+    stage = Stage(*plans, SlotPlan(Pin(3)))
+    stage.start()
+    kept = []
+    for step in range(500):
+        stage.now = START + step / 64
+        stage.suspend(step % 3)
+        stage.resume(step % 3)
+        kept.append(len(stage.core._wakes))
+        wakes_at = [stage.state(pin).watch.wakes_at() for pin in pins]
+        assert stage.core.next_deadline() == min(wakes_at)
+
+    assert max(kept) == 4 * 4 + 64
+    for pin in pins:
+        stage.suspend(pin)
+    assert stage.wakes_in == 500.0
+    for pin in pins:
+        stage.exit(Exited(0), pin)
+    assert stage.wakes_in is None
 
 
 @pytest.mark.parametrize(
@@ -738,207 +704,15 @@ def test_second_answer_to_a_spawn_is_ignored(late: m.Event) -> None:
     before = stage.state()
     stage.now += 1.0
 
-    effects = stage.feed(late)
-
-    assert [type(effect) for effect in effects] == [m.EventIgnored]
+    assert stage.feed(late) == [m.EventIgnored(late, "state Starting")]
     assert stage.state() is before
 
 
-# Every state with every event
-
-SLOW = SlotPlan(Pin(1), stop_timeout=1e6)
-"""A bystander: on the ladder when the other is, and far from its rungs."""
-
-
-def _unstarted(stage: Stage) -> None:
-    pass
-
-
-def _due(stage: Stage) -> None:
-    stage.feed(m.StartRequested())
-
-
-def _spawning(stage: Stage) -> None:
-    stage.core.handle(m.StartRequested(), stage.now)
-    assert m.Spawn(Pin(0), Attempt(1)) in stage.core.handle(m.DeadlineReached(), stage.now)
-
-
-def _running(stage: Stage) -> None:
+def test_event_of_a_pin_that_does_not_exist_is_ignored() -> None:
+    """News of a PIN that nobody planned is reported and changes nothing."""
+    stage = Stage()
     stage.start()
+    stray = m.WorkerExited(Pin(1), Attempt(1), Exited(1))
 
-
-def _second_running(stage: Stage) -> None:
-    stage.start()
-    stage.exit(Exited(1))
-    stage.tick()
-    stage.feed(m.WorkerUp(Pin(0), Attempt(2)))
-
-
-def _backoff(stage: Stage) -> None:
-    _second_running(stage)
-    stage.exit(Exited(1))
-
-
-def _stopping(stage: Stage) -> None:
-    _second_running(stage)
-    stage.feed(GRACEFUL)
-
-
-def _interrupted(stage: Stage) -> None:
-    _stopping(stage)
-    stage.advance(6.4)
-
-
-def _killing(stage: Stage) -> None:
-    _stopping(stage)
-    stage.advance(8.0)
-
-
-def _abandoned(stage: Stage) -> None:
-    _stopping(stage)
-    stage.advance(9.0)
-
-
-def _finished(stage: Stage) -> None:
-    stage.start()
-    stage.exit(Exited(0))
-
-
-def _stopped(stage: Stage) -> None:
-    _stopping(stage)
-    stage.exit(Exited(143))
-
-
-# For each state: the events that it takes, and the state that follows. "live" stands for the current attempt. Every
-# other event must be ignored, with a report where it is about one worker or a stop.
-STATES: dict[str, tuple[Callable[[Stage], None], type, dict[str, type]]] = {
-    "unstarted": (_unstarted, Backoff, {"start": Backoff, "stop": Finished, "quick": Finished, "kill": Finished, "int": Finished}),
-    "due": (_due, Backoff, {"later": Starting, "stop": Finished, "quick": Finished, "kill": Finished, "int": Finished}),
-    "backoff": (_backoff, Backoff, {"later": Starting, "stop": Finished, "quick": Finished, "kill": Finished, "int": Finished}),
-    "spawning": (
-        _spawning,
-        Starting,
-        {
-            "spawned": Starting, "spawn failed": Backoff, "up": Running, "exit 0": Finished, "exit 1": Backoff,
-            "signal": Backoff, "vanished": Backoff, "stop": Stopping, "quick": Stopping, "kill": Killing, "int": Stopping,
-        },
-    ),
-    "running": (
-        _second_running,
-        Running,
-        {
-            "exit 0": Finished, "exit 1": Backoff, "signal": Backoff, "vanished": Backoff, "stop": Stopping,
-            "quick": Stopping, "kill": Killing, "int": Stopping,
-        },
-    ),
-    "stopping": (
-        _stopping,
-        Stopping,
-        {
-            "exit 0": Finished, "exit 1": Finished, "signal": Finished, "vanished": Finished, "quick": Stopping,
-            "kill": Killing, "later": Killing,
-        },
-    ),
-    "interrupted": (
-        _interrupted,
-        Stopping,
-        {
-            "exit 0": Finished, "exit 1": Finished, "signal": Finished, "vanished": Finished, "quick": Stopping,
-            "kill": Killing, "later": Killing,
-        },
-    ),
-    "killing": (
-        _killing,
-        Killing,
-        {
-            "exit 0": Finished, "exit 1": Finished, "signal": Finished, "vanished": Finished, "quick": Killing,
-            "kill": Killing, "later": Abandoned,
-        },
-    ),
-    "abandoned": (
-        _abandoned,
-        Abandoned,
-        {
-            "exit 0": Finished, "exit 1": Finished, "signal": Finished, "vanished": Finished, "quick": Abandoned,
-            "kill": Abandoned,
-        },
-    ),
-    "finished": (_finished, Finished, {"stop": Finished, "quick": Finished, "kill": Finished, "int": Finished}),
-    "stopped": (_stopped, Finished, {"quick": Finished, "kill": Finished}),
-}  # fmt: skip
-
-STATUSES: dict[str, ExitStatus] = {
-    "exit 0": Exited(0), "exit 1": Exited(1), "signal": Signaled(9), "vanished": Vanished(),
-}  # fmt: skip
-
-INSTANCE_EVENTS: dict[str, m.Event] = {
-    "start": m.StartRequested(), "stop": GRACEFUL, "quick": QUICK, "kill": KILL, "int": INTERRUPT,
-    "forward": m.ForwardRequested(10), "now": m.DeadlineReached(), "later": m.DeadlineReached(),
-}  # fmt: skip
-
-SILENT = {"start", "forward", "now", "later"}
-"""Events that ask for nothing in particular, so that there is nothing to report when they change nothing."""
-
-
-def _worker_events(pin: Pin, attempt: int) -> dict[str, m.Event]:
-    n = Attempt(attempt)
-    return {
-        "spawned": m.Spawned(pin, n),
-        "spawn failed": m.SpawnFailed(pin, n, "no memory"),
-        "up": m.WorkerUp(pin, n),
-        **{name: m.WorkerExited(pin, n, status) for name, status in STATUSES.items()},
-    }
-
-
-def _prepared(name: str) -> Stage:
-    stage = Stage(SlotPlan(Pin(0)), SLOW)
-    STATES[name][0](stage)
-    assert type(stage.state()) is STATES[name][1]
-    return stage
-
-
-@pytest.mark.parametrize("event_name", [*_worker_events(Pin(0), 1), *INSTANCE_EVENTS])
-@pytest.mark.parametrize("state_name", STATES)
-def test_every_state_with_every_event(state_name: str, event_name: str) -> None:
-    """Each event leads from each state to the one state that the table names, or changes nothing and says so."""
-    stage = _prepared(state_name)
-    before = stage.state()
-    attempt = getattr(before, "attempt", 1)
-    event = {**_worker_events(Pin(0), attempt), **INSTANCE_EVENTS}[event_name]
-    if event_name == "later":
-        stage.now += 3600.0
-
-    effects = stage.core.handle(event, stage.now)
-
-    expected = STATES[state_name][2].get(event_name)
-    if expected is not None:
-        assert type(stage.state()) is expected
-        assert not only(effects, m.EventIgnored)
-    elif event_name == "now" and state_name == "due":
-        assert only(effects, m.Spawn)
-    else:
-        assert stage.state() is before
-        about_us = [
-            effect for effect in effects if getattr(effect, "pin", 0) == 0 and not isinstance(effect, m.Forward)
-        ]
-        assert [type(effect) for effect in about_us] == ([] if event_name in SILENT else [m.EventIgnored])
-    over = all(isinstance(state, Finished | Abandoned) for state in stage.core.snapshot().values())
-    assert len(only(effects, m.Finish)) == over
-
-
-@pytest.mark.parametrize("event_name", _worker_events(Pin(0), 1))
-@pytest.mark.parametrize(
-    ("pin", "ahead"), [(0, -1), (0, 1), (9, 0)], ids=["older attempt", "future attempt", "no such PIN"]
-)
-@pytest.mark.parametrize("state_name", STATES)
-def test_event_of_another_attempt_changes_nothing(state_name: str, pin: int, ahead: int, event_name: str) -> None:
-    """News of another attempt, or of a PIN that does not exist, is ignored with a report in every state."""
-    stage = _prepared(state_name)
-    before = dict(stage.core.snapshot())
-    event = _worker_events(Pin(pin), getattr(stage.state(), "attempt", 2) + ahead)[event_name]
-
-    effects = stage.core.handle(event, stage.now)
-
-    assert [type(effect) for effect in effects] == [m.EventIgnored]
-    assert only(effects, m.EventIgnored)[0].event is event
-    assert all(stage.core.snapshot()[key] is state for key, state in before.items())
+    assert stage.feed(stray) == [m.EventIgnored(stray, "no such PIN")]
+    assert isinstance(stage.state(), Running)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from pyworkers._core.types import Action, Attempt, ExitStatus, Pin
+from pyworkers._core.types import Action, Attempt, ExitStatus, Pin, Purpose, Wear
 
 
 class StopKind(enum.IntEnum):
@@ -20,6 +20,14 @@ class StopKind(enum.IntEnum):
     KILL = 3
 
 
+@dataclass(frozen=True, slots=True)
+class OfWorker:
+    """A message that names a worker: its PIN or its seat among the spares, and which of the processes there."""
+
+    pin: Pin
+    attempt: Attempt
+
+
 # Events
 
 
@@ -28,38 +36,52 @@ class StartRequested:
     """The instance shall start: every PIN is due now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
-    """The fork that `Spawn` asked for has happened."""
-
-    pin: Pin
-    attempt: Attempt
+class Spawned(OfWorker):
+    """The fork that `Spawn` asked for has happened, or a spare was told what `Assign` says."""
 
 
 @dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(OfWorker):
     """The fork that `Spawn` asked for has failed, for this reason."""
 
-    pin: Pin
-    attempt: Attempt
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerUp:
+class WorkerUp(OfWorker):
     """The worker said that it is up."""
 
-    pin: Pin
-    attempt: Attempt
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited(OfWorker):
+    """The worker was reaped: the only proof of a death."""
+
+    status: ExitStatus
+
+
+class WorkerSuspended(OfWorker):
+    """The worker was stopped by a signal, as by SIGSTOP: it cannot reach a checkpoint."""
+
+
+class WorkerResumed(OfWorker):
+    """The worker goes on after it was suspended."""
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerExited:
-    """The worker was reaped: the only proof of a death."""
+class Looked(OfWorker):
+    """What `Look` has found: when the worker last proved that it reaches its checkpoints; None for never."""
 
-    pin: Pin
-    attempt: Attempt
-    status: ExitStatus
+    beat_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(OfWorker):
+    """What `Measure` has found: the worker's private memory in bytes; None where it cannot be told."""
+
+    private_bytes: int | None
+
+
+class Dumped(OfWorker):
+    """The stacks that `Dump` asked for are in the log, or will not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +118,11 @@ Event = (
     | SpawnFailed
     | WorkerUp
     | WorkerExited
+    | WorkerSuspended
+    | WorkerResumed
+    | Looked
+    | Measured
+    | Dumped
     | StopRequested
     | InterruptRequested
     | ForwardRequested
@@ -110,36 +137,90 @@ class Next(enum.Enum):
     """What follows the end of a worker."""
 
     RESPAWN = "respawn"
+    GROUP = "group"
+    """A respawn, as soon as all of its group have ended."""
     FINISHED = "finished"
     STOPPED = "stopped"
+    FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStarted:
+class GivenUp(enum.Enum):
+    """Why a PIN failed: what its last worker did or is not allowed."""
+
+    NO_RESTART = "restart=never"
+    PERMANENT = "permanent_failure_codes"
+    INTENSITY = "max_restarts"
+    GROUP = "group"
+
+
+class WorkerStarted(OfWorker):
     """A worker was forked."""
 
-    pin: Pin
-    attempt: Attempt
-
 
 @dataclass(frozen=True, slots=True)
-class WorkerEnded:
-    """A worker was reaped. `delay_s` counts where `follows` is a respawn."""
+class WorkerEnded(OfWorker):
+    """A worker was reaped.
 
-    pin: Pin
-    attempt: Attempt
+    Attributes:
+        delay_s: Counts where `follows` is a respawn.
+        purpose: Why it was asked to leave, if it was.
+        given_up: Why it failed, if it did.
+        is_failure: Whether the end was abnormal, and not what it was asked for; or has cost the PIN.
+    """
+
     status: ExitStatus
     lifetime_s: float
     follows: Next
     delay_s: float = 0.0
+    purpose: Purpose | None = None
+    given_up: GivenUp | None = None
+    is_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class SpawnDelayed:
-    """A fork failed; the next try is in `delay_s`."""
+class SuspensionNoted(OfWorker):
+    """A worker was suspended, or goes on."""
+
+    suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHung(OfWorker):
+    """A worker has reached no checkpoint for `silent_s` seconds or more."""
+
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecycled(OfWorker):
+    """A worker has reached a limit, and is asked to leave."""
+
+    wear: Wear
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRestarted:
+    """A worker has ended and a new one is to follow, so all of its group are stopped and started again."""
 
     pin: Pin
-    attempt: Attempt
+    group: str
+    live_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFailed:
+    """A PIN was given up, so all of its group are stopped; `pins` are those that had no worker."""
+
+    pin: Pin
+    group: str
+    live_count: int
+    pins: tuple[Pin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnDelayed(OfWorker):
+    """A fork failed; the next try is in `delay_s`."""
+
     reason: str
     delay_s: float
 
@@ -154,28 +235,26 @@ class StopStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerOverdue:
+class WorkerOverdue(OfWorker):
     """A worker has not left in time and was interrupted or killed: a unit of work may be torn."""
 
-    pin: Pin
-    attempt: Attempt
     action: Action
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerAbandoned:
-    """Even KILL did not end this worker in time."""
+class WorkerAbandoned(OfWorker):
+    """Even KILL did not end this worker in time. With `waiting` its PIN waits for it."""
 
-    pin: Pin
-    attempt: Attempt
+    waiting: bool
 
 
 @dataclass(frozen=True, slots=True)
 class AllEnded:
-    """No worker is left, and none will follow."""
+    """No worker is left, and none will follow; `failed` are the PINs that were given up."""
 
     stopped: bool
     exit_code: int
+    failed: tuple[Pin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,37 +265,67 @@ class EventIgnored:
     because: str
 
 
-Report = (
-    WorkerStarted | WorkerEnded | SpawnDelayed | StopStarted | WorkerOverdue | WorkerAbandoned | AllEnded | EventIgnored
+WorkerReport = (
+    WorkerStarted
+    | WorkerEnded
+    | SpawnDelayed
+    | SuspensionNoted
+    | WorkerHung
+    | WorkerRecycled
+    | GroupRestarted
+    | GroupFailed
+    | WorkerOverdue
+    | WorkerAbandoned
 )
+"""What concerns one PIN."""
+
+Report = WorkerReport | StopStarted | AllEnded | EventIgnored
 
 
 # Effects
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(OfWorker):
     """Fork a worker for this PIN, and answer with `Spawned` or `SpawnFailed`."""
 
-    pin: Pin
-    attempt: Attempt
+
+@dataclass(frozen=True, slots=True)
+class Assign(OfWorker):
+    """Let the process of this spare be the PIN's next one, and answer with `Spawned`."""
+
+    spare: Pin
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Act(OfWorker):
     """Climb a rung: terminate, interrupt or kill this worker."""
 
-    pin: Pin
-    attempt: Attempt
     action: Action
 
 
+class Look(OfWorker):
+    """See when this worker last proved that it reaches its checkpoints, and answer with `Looked`."""
+
+
+class Probe(OfWorker):
+    """Ask this worker to prove it at its next checkpoint."""
+
+
 @dataclass(frozen=True, slots=True)
-class Forward:
+class Measure(OfWorker):
+    """Take this worker's private memory, and answer with `Measured`; exactly, where it is more than `limit` bytes."""
+
+    limit: int
+
+
+class Dump(OfWorker):
+    """Make this worker write the stacks of all its threads into the log; `Dumped` may answer at any time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward(OfWorker):
     """Send the user's own signal to this worker."""
 
-    pin: Pin
-    attempt: Attempt
     signum: int
 
 
@@ -235,4 +344,4 @@ class Finish:
     stopped: bool
 
 
-Effect = Spawn | Act | Forward | Announce | Finish | Report
+Effect = Spawn | Assign | Act | Look | Probe | Measure | Dump | Forward | Announce | Finish | Report

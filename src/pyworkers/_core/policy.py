@@ -5,6 +5,8 @@ Pure functions of their arguments. Nothing here knows a slot, and no number stan
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from pyworkers._core.types import Action, Rung
 
 SHORT_LIFE_S = 1.0
@@ -22,6 +24,30 @@ QUICK_STOP_S = 2.0
 
 ABANDON_S = 1.0
 """How long to wait for a process after KILL; then it is reported, not waited for, so that a stop stays bounded."""
+
+
+LATE_S = 1.0
+"""A deadline that is met later than this says that the master itself was suspended, or the machine overloaded."""
+
+MEASURE_INTERVAL_S = 30.0
+"""Between two looks at a worker's memory: a leak is slow, and the kernel walks all its pages for it."""
+
+DUMP_TIMEOUT_S = 2.0
+"""How long a hung worker may take to write its stacks; then it is replaced without."""
+
+DUMP_TURN_S = 10.0
+"""How long it may wait for its turn before that: time for the stacks of a hundred that answer. What hangs one worker
+often hangs them all, and the last must not wait for minutes."""
+
+
+def runtime_limit(max_runtime: float, jitter: Callable[[float], float]) -> float:
+    """Return the seconds after which a worker is recycled: up to a tenth early, so that not all of them go at once."""
+    return max_runtime * 0.8 + jitter(max_runtime * 0.2)
+
+
+def recent(restarts: Sequence[float], now: float, period: float) -> tuple[float, ...]:
+    """Return the instants of those restarts that are not older than `period` seconds."""
+    return tuple(at for at in restarts if now - at < period)
 
 
 def respawn_delay(short_lives: int, backoff: tuple[float, float]) -> float:

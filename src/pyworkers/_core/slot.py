@@ -1,55 +1,78 @@
 """One PIN: its plan, its one state value, and the transitions between them.
 
-A slot knows nothing of its neighbours; what concerns all of them (the stop, the end, the deadlines) is the
-supervisor's. Every method takes the time and returns effects; an event that does not fit the state changes nothing.
+A slot knows nothing of its neighbours; what concerns several of them (the stop, the end, groups, turns, the deadlines)
+is the supervisor's. Every method takes the time and returns effects; an event that does not fit the state changes
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pyworkers._core import messages as m
-from pyworkers._core import policy
-from pyworkers._core.messages import Effect, StopKind
+from pyworkers._core import policy, watch
+from pyworkers._core.messages import Effect, GivenUp, Next, StopKind
 from pyworkers._core.types import (
+    NEVER,
     Abandoned,
     Action,
     Attempt,
     Backoff,
     Exited,
     ExitStatus,
+    Failed,
     Finished,
+    Hung,
     Killing,
+    Limit,
     LiveState,
+    Pin,
+    Purpose,
+    Restart,
     Rung,
     Running,
     SlotPlan,
     SlotState,
     Starting,
     Stopping,
+    Wear,
 )
 
-WorkerEvent = m.Spawned | m.SpawnFailed | m.WorkerUp | m.WorkerExited
-
-NEVER = float("inf")
+WorkerEvent = (
+    m.Spawned
+    | m.SpawnFailed
+    | m.WorkerUp
+    | m.WorkerExited
+    | m.WorkerSuspended
+    | m.WorkerResumed
+    | m.Looked
+    | m.Measured
+    | m.Dumped
+)
 
 
 class Slot:
     """The seat of one PIN.
 
     Attributes:
+        plan: Its policy.
         state: Exactly one value; see `pyworkers._core.types`.
         ever_up: Whether any attempt of it has come up.
-        torn: Whether a worker of it had to be interrupted or killed, so that a unit of work may be torn.
+        torn: Whether a worker of it had to be interrupted or killed in a stop, so that a unit of work may be torn.
     """
 
-    __slots__ = ("_attempt", "_jitter", "_plan", "_short_lives", "ever_up", "state", "torn")
+    __slots__ = ("_attempt", "_doomed", "_jitter", "_restarts", "_short_lives", "ever_up", "plan", "state", "torn")
 
     def __init__(self, plan: SlotPlan, jitter: Callable[[float], float]) -> None:
-        self._plan = plan
+        self.plan = plan
         self._jitter = jitter
         self._attempt = Attempt(0)
         self._short_lives = 0
+        # The instants of restarts that count for the restart intensity, at most `max_restarts` of them.
+        self._restarts: tuple[float, ...] = ()
+        # Its group was given up: what is left of it is on its way out.
+        self._doomed = False
         self.state: SlotState = Backoff(NEVER)
         self.ever_up = False
         self.torn = False
@@ -59,31 +82,42 @@ class Slot:
         match self.state:
             case Backoff(respawn_at):
                 return respawn_at
+            case Running(watch=watched):
+                return watched.wakes_at()
+            case Hung(end_at=end_at):
+                return end_at
             case Stopping(rungs=rungs):
                 return rungs[0].at
             case Killing(abandon_at=abandon_at):
                 return abandon_at
-            case Starting() | Running() | Finished() | Abandoned():
+            case Starting() | Finished() | Failed() | Abandoned():
                 return NEVER
 
-    def start(self, now: float) -> None:
-        """Make the first spawn due."""
-        if self.state == Backoff(NEVER):
-            self.state = Backoff(now)
+    def respawn_at(self, at: float) -> None:
+        """Where no process is there and one is to come: put it off, or make it due. `NEVER` waits for the next call."""
+        if isinstance(self.state, Backoff):
+            self.state = Backoff(at)
 
     def meet_deadline(self, now: float) -> list[Effect]:
-        """Do what is due by now: spawn, climb a rung, or give up on a process that KILL does not end."""
+        """Do the one thing that is due next: spawn, look, climb a rung, or give up waiting."""
+        if self.wakes_at() > now:
+            return []
         match self.state:
-            case Backoff(respawn_at) if respawn_at <= now:
+            case Backoff():
                 self._attempt = Attempt(self._attempt + 1)
                 self.state = Starting(self._attempt, now)
-                return [m.Spawn(self._plan.pin, self._attempt)]
-            case Stopping(rungs=rungs) as state if rungs[0].at <= now:
-                return self._climb(state, rungs, now)
-            case Killing(attempt, spawned_at, abandon_at) if abandon_at <= now:
-                self.state = Abandoned(attempt, spawned_at)
-                return [m.WorkerAbandoned(self._plan.pin, attempt)]
-            case _:
+                return [m.Spawn(self.plan.pin, self._attempt)]
+            case Running() as state:
+                return self._look_after(state, now)
+            case Hung() as state:
+                return self._end_hung(state, now)
+            case Stopping(rungs=rungs) as state:
+                return self._climb(state, rungs, now, state.purpose)
+            case Killing(attempt, spawned_at, _, purpose):
+                waiting = purpose is not Purpose.STOP
+                self.state = Killing(attempt, spawned_at, NEVER, purpose) if waiting else Abandoned(attempt, spawned_at)
+                return [m.WorkerAbandoned(self.plan.pin, attempt, waiting)]
+            case Starting() | Finished() | Failed() | Abandoned():
                 return []
 
     def hear(self, event: WorkerEvent, now: float, *, stopping: bool) -> list[Effect]:
@@ -106,36 +140,180 @@ class Slot:
                 return [m.SpawnDelayed(event.pin, event.attempt, reason, delay_s)]
             case m.WorkerUp(), Starting():
                 self.ever_up = True
-                self.state = Running(state.attempt, state.spawned_at)
+                watched = watch.begin(self.plan, now, self._jitter)
+                # Its word was still on the way when it was suspended.
+                watched = watch.suspend(watched) if state.suspended else watched
+                self.state = Running(state.attempt, state.spawned_at, watched, suspended=state.suspended)
                 return []
+            case ((m.WorkerSuspended() | m.WorkerResumed()), _):
+                return self._note_suspension(event, state, now)
+            case ((m.Looked() | m.Measured()), Running()):
+                return self._learn(event, state, now)
+            case m.Dumped(), Hung():
+                return self._end_hung(state, now)
             case _:
                 return [m.EventIgnored(event, f"state {type(state).__name__}")]
 
     def stop(self, kind: StopKind, now: float) -> list[Effect]:
-        """Set foot on the ladder, or on a steeper one."""
+        """Set foot on the ladder, or on a steeper one, because the instance stops."""
         match self.state:
             case Backoff():
                 self.state = Finished()
                 return []
-            case Starting() | Running() | Stopping() as state:
-                return self._climb(state, self._ladder(kind, now), now)
-            case Killing() | Finished() | Abandoned():
+            case Stopping(acted=acted) as state if kind is StopKind.GRACEFUL:
+                # On its way already: the ladder that it is on ends no later than a new one would.
+                self.torn = self.torn or acted is not Action.TERMINATE
+                self.state = replace(state, purpose=Purpose.STOP)
+                return []
+            case Killing() as state if state.purpose is not Purpose.STOP:
+                self.torn = True
+                self.state = replace(state, abandon_at=now + policy.ABANDON_S, purpose=Purpose.STOP)
+                return []
+            case Starting() | Running() | Hung() | Stopping() as state:
+                return self._climb(state, self._ladder(kind, now), now, Purpose.STOP)
+            case Killing() | Finished() | Failed() | Abandoned():
                 return []
 
-    def _exit(self, state: LiveState | Abandoned, status: ExitStatus, now: float, *, stopping: bool) -> list[Effect]:
-        pin, lifetime_s = self._plan.pin, now - state.spawned_at
-        if isinstance(status, Exited) and status.code in self._plan.normal_exit_codes:
-            self.state = Finished()
-            return [m.WorkerEnded(pin, state.attempt, status, lifetime_s, m.Next.FINISHED)]
-        if stopping:
-            self.state = Finished()
-            return [m.WorkerEnded(pin, state.attempt, status, lifetime_s, m.Next.STOPPED)]
-        self._short_lives = self._short_lives + 1 if lifetime_s < policy.SHORT_LIFE_S else 0
-        delay_s = self._back_off(now)
-        return [m.WorkerEnded(pin, state.attempt, status, lifetime_s, m.Next.RESPAWN, delay_s)]
+    def give(self, now: float) -> None:
+        """Of a spare: let another seat have the process, and be due for a new one; its short lives are over."""
+        self._short_lives, self.state = 0, Backoff(now)
 
-    def _back_off(self, now: float) -> float:
-        delay_s = policy.respawn_delay(self._short_lives, self._plan.backoff)
+    def take(self, spare: Pin, now: float) -> list[Effect]:
+        """Take the process of that spare for the one that is due."""
+        self._attempt = Attempt(self._attempt + 1)
+        self.state = Starting(self._attempt, now)
+        return [m.Assign(self.plan.pin, self._attempt, spare)]
+
+    def recycle(self, now: float) -> list[Effect]:
+        """It is its turn: ask a worker that has reached a limit to leave."""
+        match self.state:
+            case Running(attempt=attempt, worn=Wear() as wear, suspended=False) as state:
+                rungs = policy.stop_ladder(self.plan.stop_timeout, now)
+                return [
+                    m.WorkerRecycled(self.plan.pin, attempt, wear),
+                    *self._climb(state, rungs, now, Purpose.RECYCLE),
+                ]
+            case _:
+                return []
+
+    def dump(self, now: float) -> list[Effect]:
+        """It is its turn: ask a hung worker for its stacks."""
+        match self.state:
+            case Hung(attempt, spawned_at, asked=False):
+                self.state = Hung(attempt, spawned_at, now + policy.DUMP_TIMEOUT_S, asked=True)
+                return [m.Dump(self.plan.pin, attempt)]
+            case _:
+                return []
+
+    def leave_with_group(self, now: float, *, doomed: bool) -> list[Effect]:
+        """Another PIN of the group has failed: leave, and wait for the others, or for nothing if all are `doomed`."""
+        self._doomed = self._doomed or doomed
+        match self.state:
+            case Backoff() if self._doomed:
+                self.state = Failed()
+            case Backoff():
+                self.state = Backoff(NEVER)
+            case Starting() | Running() | Hung() as state:
+                return self._climb(state, policy.stop_ladder(self.plan.stop_timeout, now), now, Purpose.GROUP)
+            case _:
+                pass
+        return []
+
+    def _look_after(self, state: Running, now: float) -> list[Effect]:
+        pin, watched = self.plan.pin, state.watch
+        if watched.recycle_at <= now:
+            worn = state.worn or Wear(Limit.MAX_RUNTIME, now - state.spawned_at)
+            self.state = replace(state, watch=replace(watched, recycle_at=NEVER), worn=worn)
+            return []
+        if watched.measure_at <= now:
+            later = now + policy.MEASURE_INTERVAL_S if state.worn is None else NEVER
+            self.state = replace(state, watch=replace(watched, measure_at=later))
+            return [m.Measure(pin, state.attempt, self.plan.max_rss or 0)]
+        self.state = replace(state, watch=watch.look_again(watched, self.plan.hang_timeout or NEVER, now))
+        return [m.Look(pin, state.attempt)]
+
+    def _learn(self, event: m.Looked | m.Measured, state: Running, now: float) -> list[Effect]:
+        if isinstance(event, m.Measured):
+            size = event.private_bytes
+            if size is not None and state.worn is None and size > (self.plan.max_rss or NEVER):
+                self.state = replace(state, worn=Wear(Limit.MAX_RSS, size))
+            return []
+        before = state.watch.probed_at
+        judged = watch.judged(state.watch, self.plan.hang_timeout or NEVER, event.beat_at, now)
+        if judged is None:
+            self.state = Hung(state.attempt, state.spawned_at, now + policy.DUMP_TURN_S)
+            return [m.WorkerHung(self.plan.pin, state.attempt, now - (before or now))]
+        self.state = replace(state, watch=judged)
+        return [] if judged.probed_at in (None, before) else [m.Probe(self.plan.pin, state.attempt)]
+
+    def _note_suspension(
+        self, event: m.WorkerSuspended | m.WorkerResumed, state: LiveState | Abandoned, now: float
+    ) -> list[Effect]:
+        suspended = isinstance(event, m.WorkerSuspended)
+        if isinstance(state, Starting):
+            self.state = replace(state, suspended=suspended)
+        elif isinstance(state, Running):
+            watched = watch.suspend(state.watch) if suspended else watch.resume(state.watch, self.plan, now)
+            self.state = replace(state, watch=watched, suspended=suspended)
+        return [m.SuspensionNoted(event.pin, event.attempt, suspended)]
+
+    def _end_hung(self, state: Hung, now: float) -> list[Effect]:
+        # The interrupt lets it tidy up, where it still can; it has had its time for a polite answer.
+        rungs = policy.quick_ladder(now, now + self.plan.stop_timeout)
+        return self._climb(state, rungs, now, Purpose.HANG)
+
+    def _exit(self, state: LiveState | Abandoned, status: ExitStatus, now: float, *, stopping: bool) -> list[Effect]:
+        code = status.code if isinstance(status, Exited) else None
+        normal = code in self.plan.normal_exit_codes
+        purpose = state.purpose if isinstance(state, Stopping | Killing) else None
+        if isinstance(state, Hung):
+            purpose = Purpose.HANG
+        asked = purpose in (Purpose.RECYCLE, Purpose.GROUP)
+        # A spare is stopped before the instance, when no PIN is left that could need it.
+        stopping = stopping or purpose is Purpose.STOP or isinstance(state, Abandoned)
+        lifetime_s, delay_s = now - state.spawned_at, 0.0
+        given_up = None
+        if stopping or (normal and self.plan.restart is not Restart.ALWAYS):
+            follows = Next.FINISHED if normal else Next.STOPPED
+            self.state = Finished()
+        elif (given_up := self._given_up(code, now, asked=purpose)) is not None:
+            follows = Next.FAILED
+            self.state = Failed()
+        else:
+            follows = Next.RESPAWN if self.plan.group is None else Next.GROUP
+            if lifetime_s >= policy.SHORT_LIFE_S:
+                self._short_lives = 0
+            elif not asked:
+                self._short_lives += 1
+            delay_s = self._back_off(now, at_once=asked)
+        lost = given_up not in (None, GivenUp.GROUP)
+        is_failure = not (normal or asked or stopping) or lost
+        return [
+            m.WorkerEnded(
+                self.plan.pin, state.attempt, status, lifetime_s, follows, delay_s, purpose, given_up, is_failure
+            )
+        ]
+
+    def _given_up(self, code: int | None, now: float, *, asked: Purpose | None) -> GivenUp | None:
+        """Return why no worker follows, or None and count the restart."""
+        if self._doomed:
+            return GivenUp.GROUP
+        if code in self.plan.permanent_failure_codes:
+            return GivenUp.PERMANENT
+        if asked is Purpose.GROUP:
+            return None
+        if self.plan.restart is Restart.NEVER:
+            return GivenUp.NO_RESTART
+        if asked is Purpose.RECYCLE or self.plan.max_restarts is None:
+            return None
+        restarts = policy.recent(self._restarts, now, self.plan.restart_period)
+        if len(restarts) >= self.plan.max_restarts:
+            return GivenUp.INTENSITY
+        self._restarts = (*restarts, now)
+        return None
+
+    def _back_off(self, now: float, *, at_once: bool = False) -> float:
+        delay_s = 0.0 if at_once else policy.respawn_delay(self._short_lives, self.plan.backoff)
         if delay_s > 0:
             delay_s = self._jitter(delay_s)
         self.state = Backoff(now + delay_s)
@@ -144,25 +322,28 @@ class Slot:
     def _ladder(self, kind: StopKind, now: float) -> tuple[Rung, ...]:
         match kind:
             case StopKind.GRACEFUL:
-                return policy.stop_ladder(self._plan.stop_timeout, now)
+                return policy.stop_ladder(self.plan.stop_timeout, now)
             case StopKind.QUICK:
                 promised = self.state.rungs[-1].at if isinstance(self.state, Stopping) else NEVER
-                return policy.quick_ladder(now, min(promised, now + self._plan.stop_timeout))
+                return policy.quick_ladder(now, min(promised, now + self.plan.stop_timeout))
             case StopKind.KILL:
                 return (Rung(now, Action.KILL),)
 
-    def _climb(self, state: Starting | Running | Stopping, rungs: tuple[Rung, ...], now: float) -> list[Effect]:
+    def _climb(
+        self, state: Starting | Running | Hung | Stopping, rungs: tuple[Rung, ...], now: float, purpose: Purpose
+    ) -> list[Effect]:
         """Do the last rung that is due; the ones before it have become pointless."""
         due_count = sum(rung.at <= now for rung in rungs)
         action = rungs[due_count - 1].action
         if due_count < len(rungs):
-            self.state = Stopping(state.attempt, state.spawned_at, action, rungs[due_count:])
+            self.state = Stopping(state.attempt, state.spawned_at, action, rungs[due_count:], purpose)
         else:
-            self.state = Killing(state.attempt, state.spawned_at, now + policy.ABANDON_S)
-        act = m.Act(self._plan.pin, state.attempt, action)
+            self.state = Killing(state.attempt, state.spawned_at, now + policy.ABANDON_S, purpose)
+        act = m.Act(self.plan.pin, state.attempt, action)
         if action is Action.TERMINATE:
             return [act]
-        self.torn = True
-        if isinstance(state, Stopping) and state.acted is action:
+        self.torn = self.torn or purpose is Purpose.STOP
+        told = purpose is Purpose.HANG and action is Action.INTERRUPT
+        if told or (isinstance(state, Stopping) and state.acted is action):
             return [act]
-        return [m.WorkerOverdue(self._plan.pin, state.attempt, action), act]
+        return [m.WorkerOverdue(self.plan.pin, state.attempt, action), act]

@@ -23,6 +23,9 @@ Attempt = NewType("Attempt", int)
 PIN_MAX = 2**31 - 1
 """The largest PIN: as large as the kernel's own process numbers could ever be, and short enough for a log line."""
 
+FIRST_SPARE = Pin(PIN_MAX + 1)
+"""The seats from here on are no PINs: each is a spare's, a process that waits to take any PIN of its handler."""
+
 PINS_MAX = 1_000_000
 """As many PINs as a person can mean: pid_max is at most 2**22 (proc(5)). It also bounds an endless iterable."""
 
@@ -49,6 +52,39 @@ class Vanished:
 ExitStatus = Exited | Signaled | Vanished
 
 
+def is_spare(seat: Pin) -> bool:
+    """Whether this seat is a spare's, and no PIN."""
+    return seat >= FIRST_SPARE
+
+
+class Restart(enum.Enum):
+    """Which ends of a worker are followed by a new one: the words of systemd and Docker."""
+
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Limit(enum.Enum):
+    """What a worker may reach before it is recycled; the values are the options' names."""
+
+    MAX_RUNTIME = "max_runtime"
+    MAX_RSS = "max_rss"
+
+
+class Purpose(enum.Enum):
+    """Why a worker was asked to leave."""
+
+    STOP = "stop"
+    """The instance stops."""
+    HANG = "hang"
+    """It has not reached a checkpoint in time."""
+    RECYCLE = "recycle"
+    """It has reached a limit."""
+    GROUP = "group"
+    """Another PIN of its group has failed."""
+
+
 class Action(enum.Enum):
     """What a rung of the stop ladder does to a worker."""
 
@@ -67,17 +103,64 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class SlotPlan:
-    """What the core has to know of one PIN: its policy, not its function. Durations in seconds."""
+    """What the core has to know of one PIN: its policy, not its function. Durations in seconds, memory in bytes.
+
+    Attributes:
+        handler: PINs of the same handler are recycled one at a time, and share its spares.
+        group: PINs of the same group are restarted all together; None for a PIN of its own.
+    """
 
     pin: Pin
     normal_exit_codes: frozenset[int] = frozenset({0})
+    permanent_failure_codes: frozenset[int] = frozenset()
+    restart: Restart = Restart.ON_FAILURE
     backoff: tuple[float, float] = (0.1, 30.0)
+    max_restarts: int | None = None
+    restart_period: float = 60.0
     stop_timeout: float = 8.0
+    hang_timeout: float | None = None
+    max_runtime: float | None = None
+    max_rss: int | None = None
+    handler: int = 0
+    group: str | None = None
+
+
+NEVER = float("inf")
+"""The instant of a deadline that nobody has asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """When a running worker is looked after next.
+
+    Attributes:
+        look_at: When to see whether it still reaches its checkpoints.
+        probed_at: When it was asked to prove that; None where no answer is due.
+        measure_at: When to take its memory.
+        recycle_at: When it will have run for long enough.
+    """
+
+    look_at: float = NEVER
+    probed_at: float | None = None
+    measure_at: float = NEVER
+    recycle_at: float = NEVER
+
+    def wakes_at(self) -> float:
+        """Return the earliest of them."""
+        return min(self.look_at, self.measure_at, self.recycle_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """A limit that a worker has reached, and what was measured, in seconds or bytes."""
+
+    limit: Limit
+    measured: float
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """No process; one is due at `respawn_at`, which may be now."""
+    """No process; one is due at `respawn_at`, which may be now; never, while it waits for its group."""
 
     respawn_at: float
 
@@ -89,14 +172,28 @@ class Starting:
     attempt: Attempt
     spawned_at: float
     confirmed: bool = False
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Up: `on_worker_start` is done."""
+    """Up: `on_worker_start` is done. With `worn` it waits for its turn to be recycled, unless it is `suspended`."""
 
     attempt: Attempt
     spawned_at: float
+    watch: Watch = Watch()
+    worn: Wear | None = None
+    suspended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """It has missed its `hang_timeout`. It is `asked` for its stacks in its turn, and ended at `end_at` in any case."""
+
+    attempt: Attempt
+    spawned_at: float
+    end_at: float
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +204,27 @@ class Stopping:
     spawned_at: float
     acted: Action
     rungs: tuple[Rung, ...]
+    purpose: Purpose
 
 
 @dataclass(frozen=True, slots=True)
 class Killing:
-    """KILL was sent. At `abandon_at` the master stops waiting for a process that even KILL does not end."""
+    """KILL was sent. `abandon_at` is when it is said that even KILL does not end it; a stop then leaves without it."""
 
     attempt: Attempt
     spawned_at: float
     abandon_at: float
+    purpose: Purpose
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """No process, and none will follow: a normal end, or the instance is stopping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No process, and none will follow: the PIN was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +235,9 @@ class Abandoned:
     spawned_at: float
 
 
-LiveState = Starting | Running | Stopping | Killing
-SlotState = Backoff | Starting | Running | Stopping | Killing | Finished | Abandoned
+LiveState = Starting | Running | Hung | Stopping | Killing
+ClosedState = Finished | Failed | Abandoned
+SlotState = Backoff | LiveState | ClosedState
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +248,7 @@ class FailureRecord:
         pin: The process index number.
         pid: Of the process that ended.
         handler: The name of the handler's function.
-        cause: `exit=41`, `signal=SIGKILL`, or `status=unknown`.
+        cause: `exit=41`, `signal=SIGKILL`, `oom-kill`, `hang`, or `status=unknown`.
         lifetime: Seconds from the fork to the end.
         attempt: Which process of this PIN it was, from 1.
     """
@@ -154,6 +259,21 @@ class FailureRecord:
     cause: str
     lifetime: float
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """How the process before this one, on the same PIN, ended: `App.previous`.
+
+    Attributes:
+        cause: As of a `FailureRecord`.
+        attempt: Which process of this PIN it was, from 1.
+        unit: What it had told `App.unit` last; empty where nothing.
+    """
+
+    cause: str
+    attempt: int
+    unit: str
 
 
 def shown(value: object) -> str:

@@ -1,0 +1,47 @@
+"""One at a time: PINs that want the same thing wait in line for it, each until the one before it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from pyworkers._core.types import Pin
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Turns(Generic[Key]):
+    """Lines of PINs, one for each key, in the order in which they joined."""
+
+    def __init__(self) -> None:
+        # Dictionaries as ordered sets: a PIN waits once, however often it joins.
+        self._waiting: dict[Key, dict[Pin, None]] = {}
+        self._holders: dict[Key, Pin] = {}
+
+    def join(self, key: Key, pin: Pin) -> None:
+        """Wait for the turn, if it is not this PIN's already."""
+        if self._holders.get(key) != pin:
+            self._waiting.setdefault(key, {})[pin] = None
+
+    def leave(self, key: Key, pin: Pin) -> None:
+        """End the turn, if it is this PIN's, or stop waiting for it."""
+        if self._holders.get(key) == pin:
+            del self._holders[key]
+        waiting = self._waiting.get(key, {})
+        if pin in waiting:
+            self._remove(key, waiting, pin)
+
+    def take(self) -> Pin | None:
+        """Give a turn that is free to the first who waits for it, and return who that is; None where nobody can go."""
+        for key, waiting in self._waiting.items():
+            if key not in self._holders:
+                pin = next(iter(waiting))
+                self._remove(key, waiting, pin)
+                self._holders[key] = pin
+                return pin
+        return None
+
+    def _remove(self, key: Key, waiting: dict[Pin, None], pin: Pin) -> None:
+        del waiting[pin]
+        if not waiting:
+            del self._waiting[key]
