@@ -14,11 +14,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "master"))
 from fake_kernel import FakeKernel
+from helpers import alive, state, until
 from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled, Vanished
 from pyworkers._master.execute import Kernel
 from pyworkers._posix import process
 from pyworkers._posix.channel import Channel, Word
-from pyworkers._posix.kernel import PosixKernel
+from pyworkers._posix.kernel import PosixKernel, Wake
 from pyworkers._posix.signals import MasterSignals
 
 
@@ -34,7 +35,7 @@ def channel() -> Iterator[Channel]:
 def real(channel: Channel) -> Iterator[PosixKernel]:
     """The kernel of this machine."""
     with MasterSignals() as trapped:
-        yield PosixKernel(trapped, channel)
+        yield PosixKernel(trapped, channel, None)
 
 
 @pytest.fixture(params=["real", "fake"])
@@ -51,7 +52,7 @@ def collect(kernel: Kernel, count: int) -> dict[Pid, ExitStatus]:
     ended: dict[Pid, ExitStatus] = {}
     deadline = time.monotonic() + 20
     while len(ended) < count and time.monotonic() < deadline:
-        _, _, found = kernel.wait(1.0, None)
+        found = kernel.wait(1.0, None).ended
         assert not set(ended) & {pid for pid, _ in found}, "reported twice"
         ended.update(found)
     return ended
@@ -60,15 +61,15 @@ def collect(kernel: Kernel, count: int) -> dict[Pid, ExitStatus]:
 @pytest.mark.parametrize("code", [0, 1, 41, 255])
 def test_exit_code_of_a_child_is_reported_once(kernel: Kernel, code: int) -> None:
     """What child_main returns is the exit status, and it comes exactly once."""
-    pid = kernel.fork(lambda: code)
+    pid = kernel.fork(lambda: code, leader=False)
 
     assert collect(kernel, 1) == {pid: Exited(code)}
-    assert kernel.wait(0.0, None)[2] == []
+    assert kernel.wait(0.0, None).ended == []
 
 
 def test_many_ends_are_all_reported(kernel: Kernel) -> None:
     """SIGCHLD coalesces; statuses do not get lost."""
-    codes = {kernel.fork(lambda code=number: code): number for number in range(50)}
+    codes = {kernel.fork(lambda code=number: code, leader=False): number for number in range(50)}
 
     assert collect(kernel, 50) == {pid: Exited(code) for pid, code in codes.items()}
 
@@ -76,21 +77,21 @@ def test_many_ends_are_all_reported(kernel: Kernel) -> None:
 def test_killed_child_is_signaled_not_exited() -> None:
     """Death by signal keeps its signal, with both kernels."""
     fake = FakeKernel()
-    pid = fake.fork(lambda: 0)
+    pid = fake.fork(lambda: 0, leader=False)
     fake.send(pid, signal.SIGKILL)
     assert collect(fake, 1) == {pid: Signaled(signal.SIGKILL)}
 
 
 def test_real_killed_child_is_signaled_not_exited(real: PosixKernel) -> None:
     """The same with a process."""
-    pid = real.fork(lambda: time.sleep(3600) or 0)
+    pid = real.fork(lambda: time.sleep(3600) or 0, leader=False)
     real.send(pid, signal.SIGKILL)
     assert collect(real, 1) == {pid: Signaled(signal.SIGKILL)}
 
 
 def test_send_to_a_child_that_was_reported_does_nothing(kernel: Kernel) -> None:
     """After its end was reported a pid belongs to nobody we know."""
-    pid = kernel.fork(lambda: 0)
+    pid = kernel.fork(lambda: 0, leader=False)
     collect(kernel, 1)
 
     kernel.send(pid, signal.SIGKILL)
@@ -100,7 +101,7 @@ def test_wait_returns_when_its_time_is_over(kernel: Kernel) -> None:
     """Nothing happens, and the clock has moved by the timeout."""
     before = kernel.now()
 
-    assert kernel.wait(0.02, None) == ([], [], [])
+    assert kernel.wait(0.02, None) == Wake()
     assert kernel.now() >= before + 0.02
 
 
@@ -109,14 +110,14 @@ def test_signal_ends_the_wait(real: PosixKernel) -> None:
     for signum in (signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD):
         os.kill(os.getpid(), signum)
 
-    assert real.wait(None, None)[0] == [signal.SIGUSR1, signal.SIGHUP]
+    assert real.wait(None, None).signums == [signal.SIGUSR1, signal.SIGHUP]
 
 
 def test_child_of_somebody_else_is_never_reaped(real: PosixKernel) -> None:
     """A Popen that has ended stands before our own child; ours is found, and its status stays with its owner."""
     stranger = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
     os.waitid(os.P_PID, stranger.pid, os.WEXITED | os.WNOWAIT)
-    pids = [real.fork(lambda: 3), real.fork(lambda: 4)]
+    pids = [real.fork(lambda: 3, leader=False), real.fork(lambda: 4, leader=False)]
 
     assert collect(real, 2) == {pids[0]: Exited(3), pids[1]: Exited(4)}
     assert stranger.wait(20) == 7
@@ -124,7 +125,7 @@ def test_child_of_somebody_else_is_never_reaped(real: PosixKernel) -> None:
 
 def test_status_that_somebody_else_took_is_vanished(real: PosixKernel) -> None:
     """A child that other code has waited for is reported as gone, never waited for without end."""
-    pid = real.fork(lambda: 3)
+    pid = real.fork(lambda: 3, leader=False)
     os.waitpid(pid, 0)
 
     assert collect(real, 1) == {pid: Vanished()}
@@ -139,11 +140,12 @@ def test_what_a_child_said_comes_with_or_before_its_end(real: PosixKernel, chann
         return 0
 
     for _ in range(100):
-        pid = real.fork(child)
+        pid = real.fork(child, leader=False)
         told = []
         ended: list[tuple[Pid, ExitStatus]] = []
         while not ended:
-            _, records, ended = real.wait(None, None)
+            wake = real.wait(None, None)
+            records, ended = wake.told, wake.ended
             told += records
         assert [(record.pid, record.word, record.number) for record in told] == [
             (pid, Word.UP, 0),
@@ -162,7 +164,7 @@ def test_what_a_child_says_while_we_collect_comes_with_its_end(
         channel.tell(Word.UP)
         return 0
 
-    pid = real.fork(child)
+    pid = real.fork(child, leader=False)
     collect_now = process.collect
 
     def collect_when_it_has_ended(own: set[Pid]) -> list[tuple[Pid, ExitStatus]]:
@@ -171,7 +173,8 @@ def test_what_a_child_says_while_we_collect_comes_with_its_end(
         return collect_now(own)
 
     monkeypatch.setattr(process, "collect", collect_when_it_has_ended)
-    _, told, ended = real.wait(0.0, None)
+    wake = real.wait(0.0, None)
+    told, ended = wake.told, wake.ended
     os.close(reader)
     os.close(writer)
 
@@ -197,7 +200,7 @@ def test_fork_leaves_no_signal_blocked_and_no_trap_in_the_wrong_process(real: Po
     def child() -> int:
         return 0 if signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= {signal.SIGTERM, signal.SIGCHLD} else 1
 
-    pid = real.fork(child)
+    pid = real.fork(child, leader=False)
     assert collect(real, 1) == {pid: Exited(0)}
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
@@ -208,7 +211,7 @@ def test_child_that_raises_says_so_and_is_code_1(real: PosixKernel, capfd: pytes
     def broken() -> int:
         raise RuntimeError("defect")
 
-    pid = real.fork(broken)
+    pid = real.fork(broken, leader=False)
     assert collect(real, 1) == {pid: Exited(1)}
     assert "RuntimeError: defect" in capfd.readouterr().err
 
@@ -228,17 +231,89 @@ def test_trap_that_raises_at_the_very_end_does_not_let_the_child_escape(real: Po
         os._exit = torn  # type: ignore[assignment]
         return 7
 
-    pid = real.fork(child)
+    pid = real.fork(child, leader=False)
     assert collect(real, 1) == {pid: Exited(7)}
 
 
 def test_sweep_without_waitid_finds_the_same(real: PosixKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system has no waitid(2), each own pid is asked instead."""
     monkeypatch.setattr(process, "_PEEK", 0)
-    pids: list[Pid] = [real.fork(_returning(code)) for code in (3, 4)]
+    pids: list[Pid] = [real.fork(_returning(code), leader=False) for code in (3, 4)]
 
     assert collect(real, 2) == {pids[0]: Exited(3), pids[1]: Exited(4)}
 
 
 def _returning(code: int) -> Callable[[], int]:
     return lambda: code
+
+
+def test_suspension_and_continuation_are_told_and_are_no_end(real: PosixKernel) -> None:
+    """A child that is stopped by a signal and goes on is reported as that, once each, and never as ended."""
+    pid = real.fork(lambda: time.sleep(3600) or 0, leader=False)
+    told: list[tuple[Pid, bool]] = []
+
+    def told_of(count: int) -> bool:
+        wake = real.wait(0.05, None)
+        assert wake.ended == []
+        told.extend(wake.suspended)
+        return len(told) >= count
+
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: told_of(1), "the suspension")
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: told_of(2), "the continuation")
+    real.wait(0.05, None)
+    os.kill(pid, signal.SIGKILL)
+
+    assert told == [(pid, True), (pid, False)]
+    assert collect(real, 1) == {pid: Signaled(signal.SIGKILL)}
+
+
+@pytest.mark.parametrize("stranger_first", [False, True])
+def test_group_of_a_leader_ends_with_it(real: PosixKernel, *, stranger_first: bool) -> None:
+    """What a leader has forked does not survive it, also where a stranger's zombie hides the leader from the peek."""
+    reader, writer = os.pipe()
+    stranger = subprocess.Popen(["true"]) if stranger_first else None
+    if stranger is not None:
+        until(lambda: state(stranger.pid) == "Z", "the stranger's end")
+
+    def child() -> int:
+        process.lead_group()
+        grandchild = os.fork()
+        if grandchild == 0:
+            time.sleep(3600)
+        os.write(writer, grandchild.to_bytes(4, "little"))
+        return 5
+
+    pid = real.fork(child, leader=True)
+    grandchild = int.from_bytes(os.read(reader, 4), "little")
+
+    assert collect(real, 1) == {pid: Exited(5)}
+    until(lambda: not alive(grandchild), "the end of the grandchild")
+    if stranger is not None:
+        assert stranger.wait(5) == 0
+    os.close(reader)
+    os.close(writer)
+
+
+def test_group_of_a_child_that_leads_none_survives_it(real: PosixKernel) -> None:
+    """Only leaders are followed: nobody else's process group is touched."""
+    reader, writer = os.pipe()
+
+    def child() -> int:
+        os.setpgid(0, 0)
+        grandchild = os.fork()
+        if grandchild == 0:
+            time.sleep(3600)
+        os.write(writer, grandchild.to_bytes(4, "little"))
+        return 0
+
+    pid = real.fork(child, leader=False)
+    grandchild = int.from_bytes(os.read(reader, 4), "little")
+    try:
+        assert collect(real, 1) == {pid: Exited(0)}
+        assert alive(grandchild)
+    finally:
+        os.kill(grandchild, signal.SIGKILL)
+        os.close(reader)
+        os.close(writer)

@@ -12,9 +12,11 @@ import struct
 from dataclasses import dataclass
 
 _PROGRESS = struct.Struct("=QQ")
+_BEAT = struct.Struct("=d")
 _LABEL = struct.Struct("=H")
+_LABEL_AT = _PROGRESS.size + _BEAT.size
 CELL_SIZE = 256
-LABEL_MAX = CELL_SIZE - _PROGRESS.size - _LABEL.size
+LABEL_MAX = CELL_SIZE - _LABEL_AT - _LABEL.size
 """The longest label in bytes of UTF-8; a longer one is cut."""
 
 _NO_TOTAL = 2**64 - 1
@@ -57,12 +59,16 @@ class Cells:
         """In the master, before a fork: the cell now belongs to the PIN's next attempt."""
         at = self._base + seat * CELL_SIZE
         _PROGRESS.pack_into(self._memory, at, 0, _NO_TOTAL)
-        _LABEL.pack_into(self._memory, at + _PROGRESS.size, 0)
+        _BEAT.pack_into(self._memory, at + _PROGRESS.size, 0.0)
+        _LABEL.pack_into(self._memory, at + _LABEL_AT, 0)
 
     def write_label(self, seat: int, label: str) -> None:
         """In the worker: name the unit at work."""
-        at = self._base + seat * CELL_SIZE + _PROGRESS.size
-        data = label.encode(errors="replace")[:LABEL_MAX]
+        at = self._base + seat * CELL_SIZE + _LABEL_AT
+        data = label.encode(errors="replace")
+        if len(data) > LABEL_MAX:
+            # No half of a character at the end.
+            data = data[:LABEL_MAX].decode(errors="ignore").encode()
         # Length zero while the text changes: a reader sees no label rather than half of two.
         _LABEL.pack_into(self._memory, at, 0)
         self._memory[at + _LABEL.size : at + _LABEL.size + len(data)] = data
@@ -72,11 +78,21 @@ class Cells:
         """In the worker: mark how many items are done."""
         _PROGRESS.pack_into(self._memory, self._base + seat * CELL_SIZE, done, _NO_TOTAL if total is None else total)
 
+    def write_beat(self, seat: int, at: float) -> None:
+        """In the worker: prove that it reaches its checkpoints, `at` an instant of the monotonic clock."""
+        # Eight bytes on an eight-byte boundary: no reader sees half of them.
+        _BEAT.pack_into(self._memory, self._base + seat * CELL_SIZE + _PROGRESS.size, at)
+
+    def read_beat(self, seat: int) -> float | None:
+        """In the master: return when the PIN's latest attempt last did, or None."""
+        (at,) = _BEAT.unpack_from(self._memory, self._base + seat * CELL_SIZE + _PROGRESS.size)
+        return at or None
+
     def read(self, seat: int) -> Trace:
         """In the master: return what the PIN's latest attempt was at."""
         at = self._base + seat * CELL_SIZE
         done, total = _PROGRESS.unpack_from(self._memory, at)
-        (length,) = _LABEL.unpack_from(self._memory, at + _PROGRESS.size)
-        text = at + _PROGRESS.size + _LABEL.size
+        (length,) = _LABEL.unpack_from(self._memory, at + _LABEL_AT)
+        text = at + _LABEL_AT + _LABEL.size
         label = self._memory[text : text + min(length, LABEL_MAX)].decode(errors="replace")
         return Trace(label, done, None if total == _NO_TOTAL else total)

@@ -1,4 +1,4 @@
-"""The real kernel behind the master's loop: one poll on two pipes, fork with every signal blocked, reaping."""
+"""The real kernel behind the master's loop: one poll on its pipes, fork with every signal blocked, reaping."""
 
 from __future__ import annotations
 
@@ -6,13 +6,34 @@ import math
 import select
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from pyworkers._core.types import ExitStatus, Pid
-from pyworkers._posix import process, signals
+from pyworkers._posix import memory, process, signals
 from pyworkers._posix.channel import Channel, Told
+from pyworkers._posix.dumps import DumpPipe
 
 # poll(2) takes an int of milliseconds.
 _TIMEOUT_MAX_MS = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """What a wait has brought.
+
+    Attributes:
+        signums: Signals to the master, in their order.
+        told: Records of workers.
+        suspended: Children that were stopped by a signal (True), or go on (False).
+        ended: Children that were reaped.
+        dumped: Stacks that a worker has written.
+    """
+
+    signums: list[int] = field(default_factory=list[int])
+    told: list[Told] = field(default_factory=list[Told])
+    suspended: list[tuple[Pid, bool]] = field(default_factory=list[tuple[Pid, bool]])
+    ended: list[tuple[Pid, ExitStatus]] = field(default_factory=list[tuple[Pid, ExitStatus]])
+    dumped: bytes = b""
 
 
 class PosixKernel:
@@ -21,36 +42,58 @@ class PosixKernel:
     Args:
         trapped: The master's signals.
         channel: What its workers write to.
+        dumps: Where hung workers write their stacks; None where nobody is watched.
+        spared: Children that only their owner may reap; None where this process adopts nobody.
     """
 
-    def __init__(self, trapped: signals.MasterSignals, channel: Channel) -> None:
+    def __init__(
+        self,
+        trapped: signals.MasterSignals,
+        channel: Channel,
+        dumps: DumpPipe | None = None,
+        spared: frozenset[Pid] | None = None,
+    ) -> None:
         self._signals = trapped
         self._channel = channel
-        self._children: set[Pid] = set()
+        self._dumps = dumps
+        self._brood = process.Brood(spared=spared)
+        self._oom_kills = memory.OomKills()
         self._poller = select.poll()
-        self._poller.register(trapped.fileno(), select.POLLIN)
-        self._poller.register(channel.fileno(), select.POLLIN)
+        for source in (trapped, channel, dumps):
+            if source is not None:
+                self._poller.register(source.fileno(), select.POLLIN)
 
     def now(self) -> float:
         """Return seconds on a clock that stands still while the machine sleeps: time(7), CLOCK_MONOTONIC."""
         return time.monotonic()
 
-    def fork(self, child_main: Callable[[], int]) -> Pid:
+    def fork(self, child_main: Callable[[], int], *, leader: bool) -> Pid:
         """Start a child; every signal stays blocked in it until it unblocks them."""
         with signals.blocked():
             pid = process.fork(child_main)
-            self._children.add(pid)
+            self._brood.own.add(pid)
+            if leader:
+                self._brood.leaders.add(pid)
         return pid
 
     def send(self, pid: Pid, signum: int) -> None:
         """Send a signal to a child that has not been reaped."""
-        if pid in self._children:
+        if pid in self._brood.own:
             process.send(pid, signum)
 
-    def wait(
-        self, timeout_s: float | None, log_fd: int | None
-    ) -> tuple[list[int], list[Told], list[tuple[Pid, ExitStatus]]]:
-        """Wait for a signal, a record, room in the log, or the time, and return what there is.
+    def private_bytes(self, pid: Pid, limit: int) -> int | None:
+        """Return a child's private memory, or any number up to `limit` that is not below it; None where unknown."""
+        return memory.private_bytes(pid, limit)
+
+    def oom_kills(self) -> int:
+        """Return how many processes of our control group the kernel has killed for want of memory since the last call.
+
+        Where the group has no counter, that of the whole machine is taken.
+        """
+        return self._oom_kills.new_count()
+
+    def wait(self, timeout_s: float | None, log_fd: int | None) -> Wake:
+        """Wait for a signal, a record, a dump, room in the log, or the time, and return what there is.
 
         Children are collected before the channel is read: what a worker said before it ended is then always there.
         """
@@ -61,5 +104,7 @@ class PosixKernel:
         if log_fd is not None:
             self._poller.unregister(log_fd)
         signums = self._signals.take()
-        ended = process.collect(self._children)
-        return signums, self._channel.read(), ended
+        suspended = process.suspensions() if self._signals.children_changed() else []
+        ended = process.collect(self._brood)
+        dumped = self._dumps.read() if self._dumps is not None else b""
+        return Wake(signums, self._channel.read(), suspended, ended, dumped)

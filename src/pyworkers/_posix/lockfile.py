@@ -172,7 +172,7 @@ def _open(path: str) -> int:
     try:
         descriptor = os.open(path, flags, 0o644)
     except OSError as error:
-        raise LockError(f"cannot open lock file {path}: {_reason(path, error)}") from error
+        raise LockError(f"cannot open lock file {path}: {reason(path, error)}") from error
     try:
         _check(path, descriptor)
     except BaseException:
@@ -189,7 +189,8 @@ def _check(path: str, descriptor: int) -> None:
         raise LockError(f"cannot use lock file {path}: it holds something else, and would be overwritten")
 
 
-def _reason(path: str, error: OSError) -> str:
+def reason(path: str, error: OSError) -> str:
+    """Say why a file at `path` cannot be opened or created, and what to do."""
     parent = Path(path).absolute().parent
     match error.errno:
         case errno.ELOOP:

@@ -11,13 +11,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn, Protocol, cast
 
 from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled, Vanished
 from pyworkers._posix import signals
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_GET_CHILD_SUBREAPER = 37
 
+# macOS has waitid(2) since Python 3.13. Without it nobody can be peeked at, and no process group is ended.
 _PEEK = os.WEXITED | os.WNOHANG | os.WNOWAIT if hasattr(os, "waitid") else 0
 
 
@@ -78,15 +82,50 @@ def die_with_parent(parent: Pid, signum: int) -> bool:
     return os.getppid() == parent
 
 
-def collect(own: set[Pid]) -> list[tuple[Pid, ExitStatus]]:
-    """Reap every process of `own` that has ended, take it out of `own`, and return how each ended.
+def adopts() -> bool:
+    """Whether orphans become children of this process: as process 1, or as a subreaper (prctl(2))."""
+    if os.getpid() == 1:
+        return True
+    answer = ctypes.c_int(0)
+    if _prctl is not None:
+        _prctl(PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer), 0, 0, 0)
+    return bool(answer.value)
+
+
+def children() -> frozenset[Pid] | None:
+    """Return the children of this process: proc(5), /proc/PID/task/TID/children. None where the kernel has no such."""
+    try:
+        lists = [(thread / "children").read_text() for thread in Path("/proc/self/task").iterdir()]
+    except OSError:
+        return None
+    return frozenset(Pid(int(pid)) for text in lists for pid in text.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Brood:
+    """The children of this process.
+
+    Attributes:
+        own: Workers and the like, which `collect` takes out when they have ended.
+        leaders: Those of them that lead a process group, none of which is to survive its leader.
+        spared: Children of somebody else, which only their owner may reap: the `subprocess` calls of hooks. None
+            where this process adopts nobody, or cannot tell: whoever is not ours is somebody's then.
+    """
+
+    own: set[Pid] = field(default_factory=set[Pid])
+    leaders: set[Pid] = field(default_factory=set[Pid])
+    spared: frozenset[Pid] | None = None
+
+
+def collect(brood: Brood) -> list[tuple[Pid, ExitStatus]]:
+    """Reap every own process that has ended, and return how each ended. Adopted strangers are reaped without a word.
 
     waitpid(-1) would steal the statuses of the `subprocess` calls of hooks. So peek at who ended (waitid(2), WNOWAIT)
-    and collect that pid if it is ours. If it is a stranger, it stands before ours until its owner collects it, so ask
-    for each of our own once. Without WUNTRACED a stopped process is no exit.
+    and collect that pid if it is ours, or adopted. If it is neither, it stands before ours until its owner collects
+    it, so ask for each of our own once. Without WUNTRACED a stopped process is no exit.
     """
     ended: list[tuple[Pid, ExitStatus]] = []
-    while own:
+    while brood.own or brood.spared is not None:
         try:
             found = os.waitid(os.P_ALL, 0, _PEEK) if _PEEK else None
         except ChildProcessError:
@@ -95,14 +134,47 @@ def collect(own: set[Pid]) -> list[tuple[Pid, ExitStatus]]:
         else:
             if found is None and _PEEK:
                 break
-        if found is None or found.si_pid not in own:
-            ended += [(pid, status) for pid in sorted(own) if (status := _reap(pid)) is not None]
-            own.difference_update(pid for pid, _ in ended)
+        if found is not None and found.si_pid in brood.own:
+            ended.append((Pid(found.si_pid), _bury(Pid(found.si_pid), brood) or Vanished()))
+        elif found is not None and brood.spared is not None and found.si_pid not in brood.spared:
+            _reap(Pid(found.si_pid))
+        else:
+            ended += _sweep(brood)
             break
-        pid = Pid(found.si_pid)
-        own.discard(pid)
-        ended.append((pid, _reap(pid) or Vanished()))
     return ended
+
+
+def _sweep(brood: Brood) -> list[tuple[Pid, ExitStatus]]:
+    if brood.spared is not None:
+        for pid in (children() or frozenset()) - brood.spared - brood.own:
+            _reap(pid)
+    candidates = [pid for pid in sorted(brood.own) if _may_have_ended(pid, brood)]
+    return [(pid, status) for pid in candidates if (status := _bury(pid, brood)) is not None]
+
+
+def _bury(pid: Pid, brood: Brood) -> ExitStatus | None:
+    """Reap one of our own, and end what is left of its process group.
+
+    As long as it is not reaped, its pid, and with it the name of its group, can belong to nobody else (setpgid(2)).
+    """
+    if pid in brood.leaders and _PEEK:
+        # ESRCH: it ended before it led a group. EPERM: all that is left of the group has changed its user.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+    status = _reap(pid)
+    if status is not None:
+        brood.own.discard(pid)
+        brood.leaders.discard(pid)
+    return status
+
+
+def _may_have_ended(pid: Pid, brood: Brood) -> bool:
+    try:
+        return not _PEEK or os.waitid(os.P_PID, pid, _PEEK) is not None
+    except ChildProcessError:
+        # Somebody else has collected it, so that its pid names nobody, or anybody.
+        brood.leaders.discard(pid)
+        return True
 
 
 def _reap(pid: Pid) -> ExitStatus | None:
@@ -117,11 +189,34 @@ def _reap(pid: Pid) -> ExitStatus | None:
     return Exited(os.WEXITSTATUS(status))
 
 
+def suspensions() -> list[tuple[Pid, bool]]:
+    """Return which children were stopped by a signal, or go on, since the last call, and whether they are stopped.
+
+    waitid(2), WSTOPPED and WCONTINUED: nobody else in this process asks for these, and no exit is taken with them.
+    """
+    changed: list[tuple[Pid, bool]] = []
+    with contextlib.suppress(ChildProcessError):
+        while _PEEK and (found := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)) is not None:
+            changed.append((Pid(found.si_pid), found.si_code != os.CLD_CONTINUED))
+    return changed
+
+
 def send(pid: Pid, signum: int) -> None:
     """Send a signal to a child that has not been reaped; until then its pid cannot belong to anybody else."""
     # ESRCH cannot be news, since only reaping ends a process for us; EPERM is a worker that changed its user.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signum)
+
+
+def lead_group() -> None:
+    """In the child, before any code of the user: lead a process group, so that all of it can be ended at once."""
+    os.setpgid(0, 0)
+
+
+def end_group() -> None:
+    """In an orphaned worker, as its last act: end its process group, itself included, for no master will."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
 
 
 def open_standard_streams() -> None:

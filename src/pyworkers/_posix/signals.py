@@ -46,6 +46,16 @@ MANAGED = frozenset(
 )
 """The signals that mean something to a master."""
 
+# Real-time signals (signal(7)), because every other one has a meaning for somebody. None where there are no such.
+_first: int | None = getattr(signal, "SIGRTMIN", None)
+PROBE = None if _first is None else _first + 5
+"""Asks a worker to prove that it reaches its checkpoints."""
+DUMP = None if _first is None else _first + 6
+"""Makes a worker write the stacks of its threads, without the help of its interpreter."""
+
+WORKER = MANAGED | {signum for signum in (PROBE, DUMP) if signum is not None}
+"""The signals that mean something to a worker. Whoever started us may have blocked them: they are never left so."""
+
 # Never ignored, whoever started us: without TERM there is no stop, and ignored SIGCHLD makes the kernel throw the
 # statuses of our children away (waitpid(2), NOTES). What else was ignored stays so, as nohup(1) expects.
 _ALWAYS = frozenset({signal.SIGTERM, signal.SIGCHLD})
@@ -85,6 +95,7 @@ class MasterSignals:
         self._previous: dict[int, Trap | None] = {}
         self._reader = self._writer = -1
         self._old_wakeup = -1
+        self._children_changed = False
         self.inherited_mask: frozenset[int] = frozenset()
 
     def __enter__(self) -> Self:
@@ -97,6 +108,9 @@ class MasterSignals:
             self._previous[signum] = previous
             if previous != signal.SIG_IGN or signum in _ALWAYS:
                 signal.signal(signum, self._trap)
+        if signal.getsignal(signal.SIGPIPE) == signal.SIG_DFL:
+            # Many a program asks for the default, which Python does not have: a log without a reader would end us.
+            self._previous[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.inherited_mask - MANAGED)
         return self
 
@@ -110,6 +124,13 @@ class MasterSignals:
         os.close(self._reader)
         os.close(self._writer)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.inherited_mask)
+
+    def be_deaf_after(self) -> None:
+        """After the block, ignore TERM: the process is about to end, and a stop that is told twice is told once.
+
+        Ignored, not trapped: as it ends, the interpreter gives up its traps before the process is gone.
+        """
+        self._previous[signal.SIGTERM] = signal.SIG_IGN
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when a signal arrives."""
@@ -126,6 +147,11 @@ class MasterSignals:
         # Not clear(): a trap may have appended since the copy.
         del self._pending[: len(taken)]
         return taken
+
+    def children_changed(self) -> bool:
+        """Return whether a SIGCHLD has arrived since the last call."""
+        changed, self._children_changed = self._children_changed, False
+        return changed
 
     @contextlib.contextmanager
     def raising(self, signums: Iterable[int]) -> Generator[None]:
@@ -144,10 +170,13 @@ class MasterSignals:
 
     def _trap(self, signum: int, _frame: FrameType | None) -> None:
         if signum == signal.SIGCHLD:
+            self._children_changed = True
             return
         self._pending.append(signum)
         if signum in self._raising:
-            self._raising = frozenset()
+            # TERM twice is TERM once, so that it does not cut the clean-up that the first one has begun. A person who
+            # sends INT or QUIT again means it: user code may have swallowed the first.
+            self._raising -= {signal.SIGTERM}
             raise Interrupted(signum)
 
 
@@ -169,6 +198,11 @@ def block() -> None:
 def forget_wakeup() -> None:
     """In the child, signals blocked: let no signal write into the pipe of the parent."""
     _signal.set_wakeup_fd(-1)
+
+
+def plain(traps: Mapping[int, Trap]) -> dict[int, Trap]:
+    """Return the same by plain numbers: to look up a member of an enum is a call of Python code, each time."""
+    return {int(signum): trap for signum, trap in traps.items()}
 
 
 def install(traps: Mapping[int, Trap]) -> None:
