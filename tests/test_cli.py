@@ -193,10 +193,26 @@ def test_uncovered_pins_are_one_line(bench: Bench) -> None:
         (["shop:app", "--workers", "many"], "--workers must be an int"),
         (["shop:app", "--name", "two words"], "--name must be "),
         (["shop:app", "--normal-exit-codes", "0,256"], "--normal-exit-codes must be exit codes of 0 to 255"),
+        (["shop:app", "--permanent-failure-codes", "off"], "--permanent-failure-codes must be exit codes of 0 to 255"),
+        (["shop:app", "--permanent-failure-codes", "0"], "exit code 0 is in normal_exit_codes and in permanent_"),
         (["shop:app", "--lock-file", ""], "--lock-file must be the path of a file"),
+        (["shop:app", "--restart", "no"], "--restart must be one of on-failure, always, never, got 'no'"),
         (["shop:app", "--backoff", "2,1"], "--backoff must be two numbers"),
+        (
+            ["shop:app", "--max-restarts", "many"],
+            "--max-restarts must be an int of 0 to 10,000, or None (as text: off)",
+        ),
+        (["shop:app", "--restart-period", "0"], "--restart-period must be a number of seconds, more than 0, got '0'"),
         (["shop:app", "--stop-timeout", "-1"], "--stop-timeout must be a number of seconds"),
         (["shop:app", "--stop-timeout", "nan"], "--stop-timeout must be a number of seconds"),
+        (["shop:app", "--hang-timeout", "0"], "--hang-timeout must be a number of seconds from 0.1 on, or None"),
+        (["shop:app", "--hang-timeout", "30s"], "--hang-timeout must be a number of seconds from 0.1 on, or None"),
+        (["shop:app", "--max-runtime", "0.5"], "--max-runtime must be a number of seconds from 1 on, or None"),
+        (["shop:app", "--max-rss", "300MB"], "--max-rss must be a number of bytes, such as 300_000_000 or "),
+        (["shop:app", "--kill-group=0"], "--kill-group: ignored explicit argument '0'"),
+        (["shop:app", "--group", "two words"], "--group must be 1 to 64 characters"),
+        (["shop:app", "--strategy", "some"], "--strategy must be one of one, all, got 'some'"),
+        (["shop:app", "--strategy", "all"], "worker 'crawl' has strategy 'all' but no group: name one by group=..."),
         (["shop:app", "--if-running", "leave"], "--if-running must be exit, fail, wait or wait:SECONDS"),
         (["shop:app", "--syslog=loghost"], "--syslog must be "),
         (["shop:app", "--inline"], "--inline needs --only PIN"),
@@ -224,9 +240,20 @@ def test_bad_arguments_are_one_line(bench: Bench, arguments: list[str], words: s
         ("PYWORKERS_NORMAL_EXIT_CODES", "ok"),
         ("PYWORKERS_LOCK_FILE", ""),
         ("PYWORKERS_DEBUG", "perhaps"),
+        ("PYWORKERS_PERMANENT_FAILURE_CODES", "256"),
+        ("PYWORKERS_STRICT", "very"),
+        ("PYWORKERS_RESTART", "sometimes"),
         ("PYWORKERS_BACKOFF", "1"),
+        ("PYWORKERS_MAX_RESTARTS", "-1"),
+        ("PYWORKERS_RESTART_PERIOD", "1m"),
         ("PYWORKERS_STOP_TIMEOUT", "8s"),
         ("PYWORKERS_COOPERATIVE", "None"),
+        ("PYWORKERS_HANG_TIMEOUT", "soon"),
+        ("PYWORKERS_MAX_RUNTIME", "1h"),
+        ("PYWORKERS_MAX_RSS", "300MB"),
+        ("PYWORKERS_KILL_GROUP", ""),
+        ("PYWORKERS_GROUP", ""),
+        ("PYWORKERS_STRATEGY", "both"),
         ("PYWORKERS_IF_RUNNING", "leave"),
         ("PYWORKERS_SYSLOG", "loghost"),
         ("PYWORKERS_DAEMON", "2"),
@@ -316,16 +343,16 @@ def test_bad_lock_file_is_one_line_and_stays_untouched(bench: Bench, make, words
 # What is printed
 
 
-def test_check_prints_the_map_and_the_options(bench: Bench) -> None:
-    """`check` shows each handler with its PINs and options, and the options of instance and run, and forks nothing."""
+def test_check_prints_the_map_the_options_and_the_audit(bench: Bench) -> None:
+    """`check` shows PINs and options of each handler, those of instance and run, and the audit, and forks nothing."""
     bench.app(GOOD)
     done = bench.run("check", "shop:app", "--debug", "--if-running=wait:3", env={"PYWORKERS_BACKOFF": "0.5,2"})
 
     assert done.returncode == 0
     assert done.stderr == ""
-    head, empty, titles, crawl, report, empty_too, instance, run = done.stdout.splitlines()
+    head, first, titles, crawl, report, second, instance, run, third, audit = done.stdout.splitlines()
     assert head == "shop: 3 PINs, 2 handlers"
-    assert (empty, empty_too) == ("", "")
+    assert (first, second, third) == ("", "", "")
     assert titles.split() == ["PINs", "handler", "options"]
     assert crawl.split()[:2] == ["0-1", "crawl"]
     assert report.split()[:2] == ["4", "report"]
@@ -336,7 +363,49 @@ def test_check_prints_the_map_and_the_options(bench: Bench) -> None:
     assert "debug=True" in instance
     assert run.startswith("run ")
     assert "if_running=wait" in run
+    assert audit == "fork-safety: nothing found"
     assert not (bench.directory / "forked").exists()
+
+
+def test_check_prints_what_the_audit_finds(bench: Bench) -> None:
+    """`check` ends with a line for each thing that the workers would share by mistake."""
+    bench.app(
+        """
+        import random, sqlite3
+        app = App("shop")
+        dice = random.Random(1)
+        database = sqlite3.connect("rows.db")
+
+        @app.worker(pins=0)
+        def crawl(): ...
+        """
+    )
+    done = bench.run("check", "shop:app")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    database, generator = done.stdout.splitlines()[-2:]
+    assert database.startswith(f"fork-safety: database {bench.directory / 'rows.db'} would be shared by all workers; ")
+    assert generator.startswith("fork-safety: generator shop.dice (random.Random) would draw the same in every worker")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["--strict"], 2)])
+def test_check_fails_where_a_strict_run_would(bench: Bench, arguments: list[str], code: int) -> None:
+    """A script that deploys asks check: with strict, findings are an exit code."""
+    bench.app(
+        """
+        import random
+        app = App()
+        dice = random.Random(1)
+
+        @app.worker(pins=0)
+        def crawl(): ...
+        """
+    )
+
+    done = bench.run("check", "shop:app", *arguments)
+
+    assert done.returncode == code
+    assert "fork-safety: generator shop.dice" in done.stdout
 
 
 def test_check_touches_no_lock_file(bench: Bench) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from pyworkers import App, DeclarationError, FailureRecord, PyworkersError, UsageError
+from pyworkers._plan import plan
 from pyworkers.app import declaration_of
 
-HOOKS = ["on_start", "on_stop", "on_worker_start", "on_worker_exit", "on_failure"]
+HOOKS = ["on_start", "on_stop", "on_worker_warm", "on_worker_start", "on_worker_exit", "on_failure"]
 
 
 def plain() -> None: ...
@@ -179,6 +180,76 @@ def test_worker_keeps_the_app_usable_after_a_refusal() -> None:
     assert [spec.claim.pins for spec in declaration_of(app).handlers] == [(0, 1)]
 
 
+# What is right one by one, and wrong together
+
+
+def together(options: dict[str, Any], first: dict[str, Any], second: dict[str, Any]) -> App:
+    """Return an app with two handlers, `plain` and `with_pin`."""
+    app = App("test", **options)
+    app.worker(pins=0, **first)(plain)
+    app.worker(pins=1, **second)(with_pin)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "second", "line"),
+    [
+        (
+            {"normal_exit_codes": (0, 3, 4), "permanent_failure_codes": (4, 3, 5)}, {}, {},
+            "exit code 3 is in normal_exit_codes and in permanent_failure_codes: it can only be in one",
+        ),
+        (
+            {}, {}, {"strategy": "all"},
+            "worker 'with_pin' has strategy 'all' but no group: name one by group=...",
+        ),
+        (
+            {"restart": "never"}, {}, {"group": "pair", "strategy": "all"},
+            (
+                "worker 'with_pin' has restart 'never' and strategy 'all', which starts all of the group 'pair' again:"
+                " choose one of them"
+            ),
+        ),
+        (
+            {"strategy": "all"}, {}, {"group": "pair"},
+            "worker 'plain' has strategy 'all' but no group: name one by group=...",
+        ),
+        (
+            {"group": "pair"}, {"strategy": "all"}, {"group": None, "strategy": "all"},
+            "worker 'with_pin' has strategy 'all' but no group: name one by group=...",
+        ),
+        (
+            {"group": "pair"}, {"strategy": "all"}, {},
+            "workers 'plain' and 'with_pin' of group 'pair' have different strategies, 'all' and 'one': a group has one",
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_contradict_each_other_are_refused(
+    options: dict[str, Any], first: dict[str, Any], second: dict[str, Any], line: str
+) -> None:
+    """Which of them holds only shows when all sources are merged, so that is when they are refused, by one line."""
+    with pytest.raises(DeclarationError) as caught:
+        plan(declaration_of(together(options, first, second)), {})
+
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "second"),
+    [
+        ({"normal_exit_codes": (0, 3), "permanent_failure_codes": 4}, {}, {}),
+        ({"group": "pair", "strategy": "all"}, {}, {}),
+        ({"group": "pair"}, {}, {}),
+        ({}, {"group": "pair", "strategy": "all"}, {"group": "two", "strategy": "one"}),
+        ({"group": "pair"}, {"strategy": "all"}, {"group": None}),
+    ],
+)
+def test_options_that_go_together_are_accepted(
+    options: dict[str, Any], first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """Different groups may have different strategies, and a group with the strategy 'one' is no mistake."""
+    assert len(plan(declaration_of(together(options, first, second)), {}).workers) == 2
+
+
 # Hooks
 
 
@@ -214,7 +285,7 @@ def test_hook_refuses_what_it_cannot_call(hook: str, function: Any, words: str) 
     refused(app, lambda app: _hook(hook)(app, function), f"^{hook} .*{words}")
 
 
-@pytest.mark.parametrize("hook", ["on_start", "on_stop", "on_signal"])
+@pytest.mark.parametrize("hook", ["on_start", "on_stop", "on_worker_warm", "on_signal"])
 def test_hook_without_an_argument_refuses_a_parameter(hook: str) -> None:
     """A hook that is called with nothing refuses a function that wants a PIN."""
     app = App("test")
@@ -333,7 +404,7 @@ def test_handler_runs_in_a_plain_unit_test() -> None:
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
 
     assert crawl(1) == 7
-    assert app.pin is None
+    assert (app.pin, app.generation, app.previous) == (None, 0, None)
     assert {signum: signal.getsignal(signum) for signum in before} == before
 
 

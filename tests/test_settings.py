@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from pyworkers import App, DeclarationError, UsageError, cli
-from pyworkers._options import OPTIONS, SYSLOG_DEFAULT
+from pyworkers._options import OPTIONS
 from pyworkers._plan import plan
 from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings, from_environment, from_text, run_settings
+from pyworkers._values import SYSLOG_DEFAULT
 from pyworkers.app import declaration_of
 
 HUGE = Fraction(10**400)
@@ -34,20 +35,59 @@ GOOD_IN_CODE: list[tuple[str, object, object]] = [
     ("normal_exit_codes", range(3), frozenset({0, 1, 2})),
     ("normal_exit_codes", {7}, frozenset({7})),
     ("normal_exit_codes", iter([1, 1]), frozenset({1})),
+    ("permanent_failure_codes", (), frozenset()),
+    ("permanent_failure_codes", 125, frozenset({125})),
+    ("permanent_failure_codes", [2, 3], frozenset({2, 3})),
     ("lock_file", None, None),
     ("lock_file", "run/a.lock", "run/a.lock"),
     ("lock_file", Path("run") / "a.lock", "run/a.lock"),
+    ("strict", True, True),
+    ("strict", False, False),
     ("debug", True, True),
     ("debug", False, False),
+    ("restart", "on-failure", "on-failure"),
+    ("restart", "always", "always"),
+    ("restart", "never", "never"),
     ("backoff", (1, 2), (1.0, 2.0)),
     ("backoff", [0.5, 0.5], (0.5, 0.5)),
+    ("max_restarts", None, None),
+    ("max_restarts", 0, 0),
+    ("max_restarts", 10_000, 10_000),
+    ("restart_period", 1, 1.0),
+    ("restart_period", 0.001, 0.001),
     ("stop_timeout", 0, 0.0),
     ("stop_timeout", 2.5, 2.5),
     ("stop_timeout", Fraction(1, 2), 0.5),
     ("cooperative", None, None),
     ("cooperative", True, True),
     ("cooperative", False, False),
+    ("hang_timeout", None, None),
+    ("hang_timeout", 0.1, 0.1),
+    ("hang_timeout", 30, 30.0),
+    ("max_runtime", None, None),
+    ("max_runtime", 1, 1.0),
+    ("max_runtime", Fraction(3, 2), 1.5),
+    ("max_rss", None, None),
+    ("max_rss", 1, 1),
+    ("max_rss", 300_000_000, 300_000_000),
+    ("max_rss", "4096", 4096),
+    ("max_rss", "300K", 300 * 2**10),
+    ("max_rss", "300M", 300 * 2**20),
+    ("max_rss", "2G", 2 * 2**30),
+    ("max_rss", "1T", 2**40),
+    ("kill_group", True, True),
+    ("kill_group", False, False),
+    ("group", None, None),
+    ("group", "pair", "pair"),
+    ("strategy", "one", "one"),
+    ("strategy", "all", "all"),
+    ("spares", 0, 0),
+    ("spares", 1, 1),
+    ("spares", 1000, 1000),
 ]
+
+BESIDE: dict[str, dict[str, Any]] = {"strategy": {"group": "pair"}}
+"""What an option needs beside it, in code."""
 
 BAD_IN_CODE: list[tuple[str, object]] = [
     *(("name", value) for value in ("", "x" * 65, "two words", "two\nlines", "a[1]", "nul\0", "tab\t", 5, b"crawler")),
@@ -57,7 +97,10 @@ BAD_IN_CODE: list[tuple[str, object]] = [
         for value in (None, (), -1, 256, True, (True,), "0", b"0", (0, "1"), 1.0, (0, 1.5), object())
     ),
     *(("lock_file", value) for value in ("", "nul\0", b"a.lock", 5, True)),
+    *(("permanent_failure_codes", value) for value in (None, -1, 256, True, "125", (1, "2"), 1.0, object())),
+    *(("strict", value) for value in (None, 0, 1, "yes")),
     *(("debug", value) for value in (None, 0, 1, "yes")),
+    *(("restart", value) for value in (None, True, "", "On-Failure", "on_failure", "on-failure ", "sometimes")),
     *(
         ("backoff", value)
         for value in (
@@ -67,6 +110,21 @@ BAD_IN_CODE: list[tuple[str, object]] = [
     ),
     *(("stop_timeout", value) for value in (None, -0.1, math.inf, math.nan, "8", True, 1j, 2e9, HUGE)),
     *(("cooperative", value) for value in (0, 1, "yes", "None")),
+    *(("max_restarts", value) for value in (-1, 10_001, 1.0, "5", True, math.inf, (5, 60))),
+    *(("restart_period", value) for value in (None, 0, -1, "60", True, math.inf, math.nan, HUGE)),
+    *(("hang_timeout", value) for value in (0, 0.09, -1, "30", "off", True, False, math.inf, math.nan, HUGE)),
+    *(("max_runtime", value) for value in (0, 0.9, -1, "3600", "1h", True, math.inf, math.nan, HUGE)),
+    *(
+        ("max_rss", value)
+        for value in (
+            0, -1, 1.5, 3e8, True, 2**63, "", "off", "M", "0", "0M", "-1", "1.5G", "300m", "300MB", "300 M", "8388608T",
+            b"300M", "9" * 16,
+        )
+    ),
+    *(("kill_group", value) for value in (None, 0, 1, "yes")),
+    *(("group", value) for value in ("", "two words", "a[1]", "x" * 65, 5, True, ("a", "b"))),
+    *(("strategy", value) for value in (None, "", "one_for_all", "ALL", True)),
+    *(("spares", value) for value in (None, -1, 1001, 1.0, "1", True, False, (1,), math.inf)),
 ]  # fmt: skip
 
 GOOD_AS_TEXT: list[tuple[str, str, object]] = [
@@ -76,13 +134,39 @@ GOOD_AS_TEXT: list[tuple[str, str, object]] = [
     ("normal_exit_codes", "0,254", frozenset({0, 254})),
     ("normal_exit_codes", " 1 , 2 ", frozenset({1, 2})),
     ("lock_file", "run/a.lock", "run/a.lock"),
+    ("permanent_failure_codes", "125", frozenset({125})),
+    ("permanent_failure_codes", "2, 3", frozenset({2, 3})),
+    ("permanent_failure_codes", "", frozenset()),
+    ("strict", "on", True),
+    ("strict", "off", False),
     *(("debug", text, True) for text in ("1", "true", "YES", "on")),
     *(("debug", text, False) for text in ("0", "false", "No", "off")),
+    *(("restart", text, text) for text in ("on-failure", "always", "never")),
     ("backoff", "0.5,4", (0.5, 4.0)),
+    ("max_restarts", "5", 5),
+    ("max_restarts", "0", 0),
+    ("max_restarts", "off", None),
+    ("restart_period", "0.5", 0.5),
     ("stop_timeout", "2", 2.0),
     ("stop_timeout", "1e-3", 0.001),
     ("cooperative", "true", True),
     ("cooperative", "false", False),
+    ("hang_timeout", "30", 30.0),
+    ("hang_timeout", "0.1", 0.1),
+    ("hang_timeout", "off", None),
+    ("max_runtime", "3600", 3600.0),
+    ("max_runtime", "off", None),
+    ("max_rss", "300M", 300 * 2**20),
+    ("max_rss", "4096", 4096),
+    ("max_rss", "off", None),
+    ("kill_group", "1", True),
+    ("kill_group", "0", False),
+    ("group", "pair", "pair"),
+    ("group", "off", None),
+    ("strategy", "one", "one"),
+    ("strategy", "all", "all"),
+    ("spares", "0", 0),
+    ("spares", "3", 3),
     ("if_running", "exit", ("exit", None)),
     ("if_running", "fail", ("fail", None)),
     ("if_running", "wait", ("wait", None)),
@@ -102,10 +186,22 @@ BAD_AS_TEXT: list[tuple[str, str]] = [
     *(("workers", text) for text in ("", "0", "-1", "1.5", "many", "9" * 5000)),
     *(("normal_exit_codes", text) for text in ("", "256", "-1", "0,", "0;1", "ok")),
     ("lock_file", ""),
+    *(("permanent_failure_codes", text) for text in ("256", "-1", "0,", "125;126", "fatal", "off")),
+    *(("strict", text) for text in ("", "2", "very")),
     *(("debug", text) for text in ("", "2", "maybe")),
+    *(("restart", text) for text in ("", "Always", "on_failure", "no", "off")),
     *(("backoff", text) for text in ("", "1", "1,2,3", "2,1", "0,1", "a,b", "nan,nan", "1,inf")),
     *(("stop_timeout", text) for text in ("", "-1", "8s", "inf", "nan", "1e400")),
     *(("cooperative", text) for text in ("", "None", "perhaps")),
+    *(("max_restarts", text) for text in ("", "-1", "10001", "1.5", "None", "5/60", "9" * 5000)),
+    *(("restart_period", text) for text in ("", "0", "-1", "1m", "inf", "nan", "off")),
+    *(("hang_timeout", text) for text in ("", "0", "0.01", "-1", "30s", "inf", "nan", "None", "on")),
+    *(("max_runtime", text) for text in ("", "0", "0.5", "-1", "1h", "inf", "nan", "None")),
+    *(("max_rss", text) for text in ("", "0", "-1", "300m", "300MB", "1.5G", "M", "None", "9999999T")),
+    *(("kill_group", text) for text in ("", "2", "None")),
+    *(("group", text) for text in ("", "two words", "a[1]", "x" * 65)),
+    *(("strategy", text) for text in ("", "One", "one_for_all", "off")),
+    *(("spares", text) for text in ("", "-1", "1001", "1.5", "one", "off", "None", "9" * 5000)),
     *(
         ("if_running", text)
         for text in ("", "leave", "wait:", "wait:-1", "wait:nan", "wait:inf", "exit:1", "fail:", "EXIT")
@@ -149,7 +245,7 @@ def test_app_takes_good_values(name: str, value: object, expected: object) -> No
         app = App("test", workers=value)  # type: ignore[arg-type]
         app.worker()(lambda: None)
     else:
-        app = app_with({name: value})
+        app = app_with({name: value, **BESIDE.get(name, {})})
 
     assert decided(app)[name] == expected
 
@@ -221,14 +317,22 @@ def decided_name(module: dict[str, Any]) -> str:
 
 def test_defaults_are_those_of_the_contract() -> None:
     """With nothing said, each option has its documented default."""
-    assert WorkerSettings() == WorkerSettings(backoff=(0.1, 30.0), stop_timeout=8.0, cooperative=None)
+    assert WorkerSettings() == WorkerSettings(
+        restart="on-failure", backoff=(0.1, 30.0), max_restarts=None, restart_period=60.0, stop_timeout=8.0,
+        cooperative=None, hang_timeout=None, max_runtime=None, max_rss=None, kill_group=True, group=None,
+        strategy="one", spares=0,
+    )  # fmt: skip
     assert InstanceSettings(name="x") == InstanceSettings(
-        name="x", workers=None, normal_exit_codes=frozenset({0}), lock_file=None, debug=False
-    )
+        name="x", workers=None, normal_exit_codes=frozenset({0}), permanent_failure_codes=frozenset(), lock_file=None,
+        strict=False, debug=False,
+    )  # fmt: skip
     assert run_settings({}) == RunSettings(if_running="exit", wait_s=None, syslog=None, daemon=False)
     assert decided(app_with()) == {
-        "name": "test", "workers": None, "normal_exit_codes": frozenset({0}), "lock_file": None, "debug": False,
-        "backoff": (0.1, 30.0), "stop_timeout": 8.0, "cooperative": None,
+        "name": "test", "workers": None, "normal_exit_codes": frozenset({0}), "permanent_failure_codes": frozenset(),
+        "lock_file": None, "strict": False, "debug": False,
+        "restart": "on-failure", "backoff": (0.1, 30.0), "max_restarts": None, "restart_period": 60.0,
+        "stop_timeout": 8.0, "cooperative": None, "hang_timeout": None, "max_runtime": None, "max_rss": None,
+        "kill_group": True, "group": None, "strategy": "one", "spares": 0,
         "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False,
     }  # fmt: skip
 
@@ -270,16 +374,29 @@ def test_every_option_is_covered_here() -> None:
     assert set(PRECEDENCE) == set(OPTIONS)
 
 
-# Precedence: what code says, what the variable says (text), what the flag says (text), what the decorator says.
+# Precedence: what code says, what the variable says (text), what the flag says (text), what the decorator says. No two
+# sources that follow each other say the same.
 PRECEDENCE: dict[str, tuple[Any, str, str, Any]] = {
     "name": ("code", "variable", "flag", None),
     "workers": (1, "2", "3", None),
     "normal_exit_codes": (1, "2", "3", None),
     "lock_file": ("code.lock", "variable.lock", "flag.lock", None),
+    "permanent_failure_codes": (1, "2", "3", None),
+    "strict": (False, "1", "0", None),
     "debug": (False, "1", "0", None),
+    "restart": ("always", "never", "on-failure", "always"),
     "backoff": ((1, 2), "3,4", "5,6", (7, 8)),
+    "max_restarts": (None, "0", "3", None),
+    "restart_period": (1, "2", "3", 4),
     "stop_timeout": (1, "2", "3", 4),
     "cooperative": (None, "1", "0", True),
+    "hang_timeout": (1, "2", "off", 3),
+    "max_runtime": (1, "2", "off", 3),
+    "max_rss": ("1K", "2M", "off", 3),
+    "kill_group": (True, "0", "1", False),
+    "group": ("code", "variable", "off", "handler"),
+    "strategy": ("one", "all", "one", "all"),
+    "spares": (0, "1", "2", 3),
     "if_running": (None, "fail", "wait:3", None),
     "syslog": (None, "/variable", "/flag", None),
     "daemon": (None, "1", "0", None),
@@ -290,7 +407,7 @@ def flags(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, ob
     """Return what the real command line makes of these flags."""
     seen: dict[str, object] = {}
     monkeypatch.setattr(cli._loader, "load", lambda *_: None)
-    monkeypatch.setattr(cli._compose, "main", lambda _app, given, _only, inline: seen.update(given) or 0)
+    monkeypatch.setattr(cli._compose, "main", lambda _app, given, _only, **_: seen.update(given) or 0)
     assert cli.main(["shop:app", *arguments]) == 0
     return seen
 
@@ -303,7 +420,7 @@ def test_flag_beats_variable_beats_code(name: str, monkeypatch: pytest.MonkeyPat
         app = App("test", workers=in_code)
         app.worker()(lambda: None)
     else:
-        app = app_with({} if option.scope == "run" else {name: in_code})
+        app = app_with({} if option.scope == "run" else {name: in_code, **BESIDE.get(name, {})})
     only_code = decided(app)[name]
     monkeypatch.setenv(option.variable, variable)
     with_variable = decided(app)[name]
@@ -326,7 +443,7 @@ def test_flag_beats_variable_beats_code(name: str, monkeypatch: pytest.MonkeyPat
 def test_decorator_beats_flag_variable_and_app(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands at a handler wins over all, and the handler beside it gets the default."""
     option, (in_code, variable, flag, at_handler) = OPTIONS[name], PRECEDENCE[name]
-    app = app_with({name: in_code}, {name: at_handler})
+    app = app_with({name: in_code}, {name: at_handler, **BESIDE.get(name, {})})
     app.worker(pins=1)(lambda: None)
     monkeypatch.setenv(option.variable, variable)
 

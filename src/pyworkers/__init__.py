@@ -1,6 +1,6 @@
 """Keeps Python functions running: one decorated file, one command, every PIN taken."""
 
-from pyworkers._core.types import FailureRecord
+from pyworkers._core.types import FailureRecord, Previous
 from pyworkers.app import App
 from pyworkers.errors import (
     AppImportError,
@@ -19,6 +19,7 @@ __all__ = [
     "ExitCode",
     "FailureRecord",
     "LockError",
+    "Previous",
     "PyworkersError",
     "Stop",
     "UsageError",

@@ -3,44 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
+import gc
 import logging
 import math
 import os
-import random
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Mapping
 
-from pyworkers._core.supervisor import Supervisor
-from pyworkers._core.types import Attempt, FailureRecord, Pid, Pin, SlotPlan
-from pyworkers._declare import Declaration, WorkerSpec
+from pyworkers import _audit
+from pyworkers._assembly import Parts, assembled
+from pyworkers._core.types import Pid
+from pyworkers._declare import Declaration, name_of
 from pyworkers._logs import Sink, SinkHandler, StderrSink, SyslogSink
 from pyworkers._master.entry import Entry, Gate, enter, held_by
-from pyworkers._master.execute import Crew, Executor
-from pyworkers._master.loop import Loop
-from pyworkers._options import OPTIONS
 from pyworkers._plan import Plan, plan
 from pyworkers._posix import process, signals
-from pyworkers._posix.cells import Cells
-from pyworkers._posix.channel import Channel
-from pyworkers._posix.kernel import PosixKernel
-from pyworkers._posix.lockfile import LockFile
+from pyworkers._posix.generations import Generations
+from pyworkers._posix.lockfile import LockFile, reason
 from pyworkers._posix.signals import Interrupted, MasterSignals
-from pyworkers._settings import WorkerSettings
 from pyworkers._worker import boot
-from pyworkers._worker.binding import Binding
 from pyworkers.app import App, declaration_of, runtime_of
 from pyworkers.errors import ExitCode, LockError, PyworkersError, UsageError
 
 
-def main(app: App, given: Mapping[str, object], only: int | None = None, *, inline: bool = False) -> int:
-    """Run the app and return the exit code, a plain int; an error becomes one line."""
+def main(
+    app: App, given: Mapping[str, object], only: int | None = None, *, inline: bool = False, leaving: bool = False
+) -> int:
+    """Run the app and return the exit code, a plain int; an error becomes one line.
+
+    Args:
+        app: What to run.
+        given: Checked values of flags.
+        only: The one PIN to run; None for all.
+        inline: Whether to run that PIN's handler in this very process.
+        leaving: Whether this process ends after the run.
+    """
     try:
         with _closed(app):
-            return int(_Instance(app, plan(declaration_of(app), given, only)).run(inline=inline))
+            return int(_Instance(app, plan(declaration_of(app), given, only)).run(inline=inline, leaving=leaving))
     except PyworkersError as error:
         complain(error)
         return int(ExitCode.USAGE)
@@ -48,11 +50,17 @@ def main(app: App, given: Mapping[str, object], only: int | None = None, *, inli
 
 def complain(error: object) -> None:
     """Write one line to stderr, if there is one."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError):
+        try:
             # One line, also where a file's name or an exception's text holds several.
             sys.stderr.write(f"pyworkers: error: {' '.join(str(error).splitlines())}\n")
             sys.stderr.flush()
+        except BrokenPipeError:
+            # Python holds back what it could not write, tries again at its end, and then leaves with 120.
+            with open(os.devnull, "wb") as null:
+                os.dup2(null.fileno(), sys.stderr.fileno())
 
 
 @contextlib.contextmanager
@@ -81,11 +89,16 @@ class _Instance:
         self._declaration: Declaration = declaration_of(app)
         self._ready: tuple[int, int] | None = None
         self._lock: LockFile | None = None
+        self._generations: Generations | PyworkersError = UsageError(
+            "app.generation needs App(lock_file=...): the number is kept beside the lock"
+        )
 
-    def run(self, *, inline: bool) -> int:
+    def run(self, *, inline: bool, leaving: bool) -> int:
         """Enter, run, and leave nothing behind."""
         if inline and self._plan.run.daemon:
             raise UsageError("--inline and --daemon (or PYWORKERS_DAEMON) exclude each other")
+        if signals.PROBE is None and any(worker.hang_timeout is not None for worker in self._plan.workers):
+            raise UsageError("hang_timeout needs real-time signals, which this system does not have: leave it off")
         process.open_standard_streams()
         if self._plan.instance.lock_file is not None:
             self._lock = LockFile(self._plan.instance.lock_file)
@@ -95,8 +108,12 @@ class _Instance:
                     code = self._enter(trapped)
                     if code is None and not inline:
                         code = self._supervise(trapped)
+                    if code is not None and leaving:
+                        trapped.be_deaf_after()
                 return self._inline() if code is None else code
         finally:
+            if isinstance(self._generations, Generations):
+                self._generations.close()
             if self._lock is not None:
                 self._lock.close()
 
@@ -153,11 +170,22 @@ class _Instance:
                 if not quiet:
                     self._log(logging.WARNING, f"already running: {held_by(self._lock, tenure)}")
                 return ExitCode.OK if run.if_running == "exit" else ExitCode.BUSY
+            self._generations = self._numbers(self._lock)
         if run.daemon:
             self._detach()
         if self._lock is not None:
             self._sign(self._lock)
         return None
+
+    def _numbers(self, lock: LockFile) -> Generations | PyworkersError:
+        path = f"{lock.path}.generation"
+        try:
+            return Generations(path)
+        except OSError as error:
+            # Like a full disk later on: whoever does not ask for a number can do without.
+            why = f"app.generation has no numbers: cannot use generation file {path}: {reason(path, error)}"
+            self._log(logging.WARNING, why)
+            return LockError(why)
 
     def _sign(self, lock: LockFile) -> None:
         try:
@@ -199,22 +227,31 @@ class _Instance:
                 os.write(self._ready[1], b"1" if up else b"0")
 
     def _supervise(self, trapped: MasterSignals) -> int:
+        function: Callable[[], object] | None = None
+        # As process 1: left to us by what this process was before (execve(2)), so that nobody here waits for them.
+        inherited = process.children() or frozenset()
         try:
             with trapped.raising(signals.STOPPING):
                 for function in self._declaration.on_start:
                     function()
         except Interrupted as stop:
-            self._log(logging.INFO, f"stopped in on_start reason={process.signal_name(stop.signum)}")
+            why = process.signal_name(stop.signum)
+            self._log(logging.WARNING, f"stopped in on_start function={name_of(function)} reason={why}")
             return ExitCode.OK
-        except Exception:
-            self._app.log.exception("on_start raised; nothing was started")
+        except (Exception, SystemExit):
+            self._app.log.exception("on_start function=%s raised; nothing was started", name_of(function))
+            return ExitCode.USAGE
+        if self._audited() and self._plan.instance.strict:
+            self._log(logging.ERROR, "not started: strict is on, and the fork-safety audit has found something")
             return ExitCode.USAGE
         # From here on the master writes nothing to them, so no child can write it again.
         try:
             process.flush_standard_streams()
         except OSError as error:
             self._log(logging.ERROR, f"cannot write to stdout or stderr: {os.strerror(error.errno or 0)}")
-        code = self._loop(trapped)
+        # Who has come since then was started by a hook, the last of the user's code to run in the master.
+        started = process.children() if process.adopts() else None
+        code = self._loop(trapped, None if started is None else started - inherited)
         try:
             with trapped.raising({signals.INTERRUPT, signals.QUIT}):
                 for function in self._declaration.on_stop:
@@ -222,100 +259,44 @@ class _Instance:
         except Interrupted as stop:
             self._log(logging.WARNING, f"on_stop was cut short reason={process.signal_name(stop.signum)}")
             return code or ExitCode.FAILED
-        except Exception:
+        except (Exception, SystemExit):
             self._app.log.exception("on_stop raised")
             return code or ExitCode.FAILED
         return code
 
-    def _loop(self, trapped: MasterSignals) -> int:
-        handlers, assignment = self._declaration.handlers, self._plan.assignment
-        if any(spec.is_async for spec in handlers):
-            # Loaded once, here, instead of once in each worker.
-            importlib.import_module("asyncio")
-        with contextlib.ExitStack() as stack:
-            cells = Cells(len(handlers), len(assignment))
-            stack.callback(cells.close)
-            channel = Channel()
-            stack.callback(channel.close)
-            null = os.open(os.devnull, os.O_RDONLY)
-            stack.callback(os.close, null)
+    def _audited(self) -> bool:
+        """Warn about what all workers would share, and return whether there is anything."""
+        found = _audit.findings(self._plan.run.syslog)
+        for finding in found:
+            self._log(logging.WARNING, f"fork-safety: {finding}")
+        return bool(found)
+
+    def _loop(self, trapped: MasterSignals, spared: frozenset[Pid] | None) -> int:
+        """Run the master's loop, the objects that are there by now frozen: a collection would touch all their pages.
+
+        gc.freeze() keeps them shared with the workers, and is undone for a program that goes on after the run.
+        """
+        # Python 3.12 has frozen a few hundred objects of its own by then.
+        frozen_before = gc.get_freeze_count() > 1000
+        gc.collect()
+        gc.freeze()
+        try:
             dropped = (*trapped.descriptors(), *(self._ready[1:] if self._ready else ()))
-            mask = trapped.inherited_mask - signals.MANAGED
-            inheritance = boot.Inheritance(Pid(os.getpid()), mask, null, dropped, channel)
-            seats = {pin: seat for seat, pin in enumerate(assignment)}
-            crew = Crew(
-                worker_main=self._worker_main(cells, inheritance, seats),
-                notice_main=self._notice_main(inheritance) if self._declaration.on_failure else None,
-                handlers={pin: handlers[place].name for pin, place in assignment.items()},
-                clear=lambda pin: cells.clear(seats[pin]),
-                trace=lambda pin: cells.read(seats[pin]),
-                announce=self._announce,
-                log=self._log,
+            parts = Parts(
+                self._app,
+                self._plan,
+                trapped,
+                self._handler,
+                self._generations,
+                spared,
+                dropped,
+                self._announce,
             )
-            core = Supervisor(
-                [self._slot_plan(pin, self._plan.workers[place]) for pin, place in assignment.items()],
-                jitter=lambda delay_s: delay_s * random.uniform(0.5, 1.0),  # noqa: S311  (no secret)
-            )
-            kernel = PosixKernel(trapped, channel)
-            return Loop(core, kernel, Executor(kernel, crew), self._handler).run()
-
-    def _slot_plan(self, pin: Pin, worker: WorkerSettings) -> SlotPlan:
-        return SlotPlan(pin, self._plan.instance.normal_exit_codes, worker.backoff, worker.stop_timeout)
-
-    def _worker_main(
-        self, cells: Cells, inheritance: boot.Inheritance, seats: Mapping[Pin, int]
-    ) -> Callable[[Pin, Attempt], Callable[[], int]]:
-        declaration, decided = self._declaration, self._plan
-
-        def worker_main(pin: Pin, _attempt: Attempt) -> Callable[[], int]:
-            place = decided.assignment[pin]
-            spec, worker = declaration.handlers[place], decided.workers[place]
-            binding = Binding(
-                pin=pin,
-                seat=seats[pin],
-                handler=place,
-                master=inheritance.master,
-                cooperative=worker.cooperative,
-                stop_timeout=worker.stop_timeout,
-                functions=declaration.on_signal,
-                cells=cells,
-                channel=inheritance.channel,
-                dump_descriptor=self._handler.sink.dump_descriptor(),
-            )
-            job = boot.Job(
-                binding=binding,
-                runtime=runtime_of(self._app),
-                handler_name=spec.name,
-                handler=spec.call,
-                is_async=spec.is_async,
-                on_start=declaration.on_worker_start,
-                on_exit=declaration.on_worker_exit,
-                environ=self._environ(spec, pin, inheritance.master),
-                log=self._app.log,
-                sink_handler=self._handler,
-            )
-            return lambda: boot.run_worker(job, inheritance)
-
-        return worker_main
-
-    def _notice_main(self, inheritance: boot.Inheritance) -> Callable[[FailureRecord], Callable[[], int]]:
-        functions = self._declaration.on_failure
-
-        def notice_main(record: FailureRecord) -> Callable[[], int]:
-            calls = [functools.partial(function, record) for function in functions]
-            return lambda: boot.run_notice(calls, inheritance, self._app.log, self._handler.sink)
-
-        return notice_main
-
-    def _environ(self, spec: WorkerSpec, pin: Pin, master: Pid) -> dict[str, str | None]:
-        # The option variables go: an instance that a worker starts must not inherit them.
-        return {
-            **{option.variable: None for option in OPTIONS.values()},
-            "PYWORKERS_WORKER_NAME": self._plan.instance.name,
-            "PYWORKERS_WORKER_PIN": str(pin),
-            "PYWORKERS_WORKER_HANDLER": spec.name,
-            "PYWORKERS_WORKER_MASTER_PID": str(master),
-        }
+            with assembled(parts) as loop:
+                return loop.run()
+        finally:
+            if not frozen_before:
+                gc.unfreeze()
 
     def _inline(self) -> int:
         """Call the one PIN's handler in this very process, its hooks around it, with Python's own signals."""
@@ -325,6 +306,8 @@ class _Instance:
             for function in declaration.on_start:
                 function()
             try:
+                for function in declaration.on_worker_warm:
+                    function()
                 for pin_function in declaration.on_worker_start:
                     pin_function(pin)
                 return boot.run_inline(spec.call, pin, is_async=spec.is_async)

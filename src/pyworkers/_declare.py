@@ -62,6 +62,7 @@ class Declaration:
     options: dict[str, Any]
     handlers: list[WorkerSpec] = field(default_factory=list[WorkerSpec])
     on_start: list[PlainFunction] = field(default_factory=list[PlainFunction])
+    on_worker_warm: list[PlainFunction] = field(default_factory=list[PlainFunction])
     on_worker_start: list[PinFunction] = field(default_factory=list[PinFunction])
     on_worker_exit: list[PinFunction] = field(default_factory=list[PinFunction])
     on_stop: list[PlainFunction] = field(default_factory=list[PlainFunction])

@@ -6,7 +6,6 @@ has no such attribute. A person needs a different line for each.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 import traceback
@@ -95,6 +94,8 @@ def _attribute(found: Any, name: str, target: str, module_name: str) -> Any:
     except Exception as error:
         if not isinstance(error, AttributeError):
             raise AppImportError(f"cannot import app from '{target}': {_said(error)}") from error
+        import difflib
+
         names: dict[str, object] = getattr(found, "__dict__", {})
         apps = [key for key, value in names.items() if isinstance(value, App)]
         guess = (apps or difflib.get_close_matches(name, names, n=1))[:1]

@@ -158,13 +158,16 @@ class StderrSink(_Backlog):
     def __init__(self, ident: str, descriptor: int = 2) -> None:
         super().__init__()
         self._ident = ident
-        self._target, self._is_socket, self._blocks = _reopened(descriptor)
+        self._target, is_socket, self._blocks = _reopened(descriptor)
+        self._socket = _borrowed(self._target) if is_socket else None
 
     def dump_descriptor(self) -> int:
         return self._target
 
     def close(self) -> None:
         self._wait(LAST_PATIENCE_S)
+        if self._socket is not None:
+            self._socket.detach()
         os.close(self._target)
 
     def _encode(self, level: int, line: str) -> bytes:
@@ -175,8 +178,8 @@ class StderrSink(_Backlog):
         return text.encode(errors="backslashreplace")
 
     def _write(self, data: bytes) -> bytes:
-        if self._is_socket:
-            return data[_send(self._target, data) :]
+        if self._socket is not None:
+            return data[self._socket.send(data, socket.MSG_DONTWAIT) :]
         if self._blocks and not _has_room(self._target):
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         # A blocking pipe that has room at all takes PIPE_BUF bytes without blocking.
@@ -320,6 +323,8 @@ def _has_room(descriptor: int) -> bool:
     return bool(poller.poll(0))
 
 
-def _send(descriptor: int, data: bytes) -> int:
-    with socket.socket(fileno=os.dup(descriptor)) as connection:
-        return connection.send(data, socket.MSG_DONTWAIT)
+def _borrowed(descriptor: int) -> socket.socket:
+    """Return a socket object for the descriptor; made once, since there may be no descriptor to be had later."""
+    # With SOCK_NONBLOCK Python sets nothing. A default timeout would make the socket non-blocking for all who share it
+    # (macOS lacks the flag).
+    return socket.socket(type=socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0), fileno=descriptor)

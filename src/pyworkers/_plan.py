@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-from pyworkers import _settings
+from pyworkers import _audit, _settings
 from pyworkers._core import scheduler
 from pyworkers._core.types import Pin
 from pyworkers._declare import Declaration
@@ -53,11 +53,40 @@ def plan(declaration: Declaration, given: Mapping[str, object], only: int | None
             raise UsageError(f"--only {only}: no handler has this PIN; there are {_ranges(list(assignment))}")
         assignment = {Pin(only): assignment[Pin(only)]}
     workers = tuple(_settings.worker_settings({**values, **spec.options}) for spec in declaration.handlers)
+    _check(declaration, instance, workers)
     return Plan(instance, _settings.run_settings(values), assignment, workers)
 
 
-def describe(declaration: Declaration, given: Mapping[str, object]) -> str:
-    """Return what `check` prints: the PIN map and the options."""
+def _check(declaration: Declaration, instance: InstanceSettings, workers: tuple[WorkerSettings, ...]) -> None:
+    """Raise DeclarationError where options are right one by one, and wrong together."""
+    if both := instance.normal_exit_codes & instance.permanent_failure_codes:
+        raise DeclarationError(
+            f"exit code {min(both)} is in normal_exit_codes and in permanent_failure_codes: it can only be in one"
+        )
+    strategies: dict[str, tuple[str, str]] = {}
+    for spec, worker in zip(declaration.handlers, workers, strict=True):
+        if worker.group is None:
+            if worker.strategy == "all":
+                raise DeclarationError(f"worker '{spec.name}' has strategy 'all' but no group: name one by group=...")
+            continue
+        if worker.strategy == "all" and worker.restart == "never":
+            raise DeclarationError(
+                f"worker '{spec.name}' has restart 'never' and strategy 'all', which starts all of the group"
+                f" '{worker.group}' again: choose one of them"
+            )
+        first, strategy = strategies.setdefault(worker.group, (spec.name, worker.strategy))
+        if strategy != worker.strategy:
+            raise DeclarationError(
+                f"workers '{first}' and '{spec.name}' of group '{worker.group}' have different strategies,"
+                f" '{strategy}' and '{worker.strategy}': a group has one"
+            )
+
+
+def describe(declaration: Declaration, given: Mapping[str, object]) -> tuple[str, bool]:
+    """Return what `check` prints, and whether a run would start.
+
+    It shows the PIN map, the options, and what the workers would share by mistake, as far as the import tells.
+    """
     decided = plan(declaration, given)
     lines = [f"{decided.instance.name}: {len(decided.assignment)} PINs, {len(declaration.handlers)} handlers", ""]
     rows = [("PINs", "handler", "options")]
@@ -66,7 +95,10 @@ def describe(declaration: Declaration, given: Mapping[str, object]) -> str:
         rows.append((_ranges(pins), spec.name, _shown(worker)))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines += [f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}" for row in rows]
-    return "\n".join([*lines, "", f"instance  {_shown(decided.instance)}", f"run       {_shown(decided.run)}"])
+    lines += ["", f"instance  {_shown(decided.instance)}", f"run       {_shown(decided.run)}", ""]
+    findings = _audit.findings(decided.run.syslog)
+    lines += [f"fork-safety: {finding}" for finding in findings] or ["fork-safety: nothing found"]
+    return "\n".join(lines), not (findings and decided.instance.strict)
 
 
 def _shown(settings: InstanceSettings | RunSettings | WorkerSettings) -> str:
@@ -75,7 +107,7 @@ def _shown(settings: InstanceSettings | RunSettings | WorkerSettings) -> str:
 
 def _plain(value: object) -> str:
     if isinstance(value, frozenset | tuple):
-        return ",".join(str(part) for part in sorted(cast("Iterable[Any]", value)))
+        return ",".join(str(part) for part in sorted(cast("Iterable[Any]", value))) or "None"
     return str(value)
 
 

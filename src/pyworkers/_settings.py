@@ -7,28 +7,60 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
 from pyworkers._core.types import shown
-from pyworkers._options import OPTIONS, SYSLOG_DEFAULT, Option
+from pyworkers._options import OPTIONS, Option
+from pyworkers._values import SYSLOG_DEFAULT
 from pyworkers.errors import DeclarationError, UsageError
 
 
 class WorkerOptions(TypedDict, total=False):
     """What can be said of one handler; said on App, it is the default for all of them."""
 
+    restart: Literal["on-failure", "always", "never"]
     backoff: tuple[float, float]
+    max_restarts: int | None
+    restart_period: float
     stop_timeout: float
     cooperative: bool | None
+    hang_timeout: float | None
+    max_runtime: float | None
+    max_rss: int | str | None
+    kill_group: bool
+    group: str | None
+    strategy: Literal["one", "all"]
+    spares: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """The options of one handler, complete."""
 
+    # OTP's transient, in the words of systemd and Docker: who has ended well has ended.
+    restart: Literal["on-failure", "always", "never"] = "on-failure"
     # The first respawn is immediate; then 0.1 s, systemd's RestartSec=, doubling to the 30 s of einhorn.
     backoff: tuple[float, float] = (0.1, 30.0)
+    # Unlimited: with a backoff of 30 s a crash loop costs nothing, and a database that comes back after an hour finds
+    # its workers. systemd gives up after 5 in 10 s (StartLimitBurst=).
+    max_restarts: int | None = None
+    # A minute, for gunicorn's and everybody's idea of "again and again"; OTP's 5 s is made for cheap processes.
+    restart_period: float = 60.0
     # Below the 10 s after which docker stop and supervisord (stopwaitsecs) kill the master itself.
     stop_timeout: float = 8.0
     # None finds out: a handler that calls checkpoint() is stopped there, any other where it stands.
     cooperative: bool | None = None
+    # Off, as systemd's WatchdogSec=: only its author knows how long a unit may take.
+    hang_timeout: float | None = None
+    # Off, as systemd's RuntimeMaxSec= and gunicorn's max_requests.
+    max_runtime: float | None = None
+    # Off, as systemd's MemoryMax= and celery's worker_max_memory_per_child.
+    max_rss: int | None = None
+    # On, in the spirit of systemd's KillMode=control-group, but with KILL at once: what a dead worker leaves behind is
+    # still at work on its PIN.
+    kill_group: bool = True
+    group: str | None = None
+    # OTP's one_for_one.
+    strategy: Literal["one", "all"] = "one"
+    # Off: only a slow start is worth a process that waits, as with php-fpm's pm.min_spare_servers.
+    spares: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +74,12 @@ class InstanceSettings:
     workers: int | None = None
     # The original's normalExitCode.
     normal_exit_codes: frozenset[int] = frozenset({0})
+    # None: s6 takes 125, but a Python program may use any code for anything.
+    permanent_failure_codes: frozenset[int] = frozenset()
     # Off, as in the original: whoever wants a single instance says where the lock is.
     lock_file: str | None = None
+    # Off: a finding is a warning, since only the app's author can tell whether it matters.
+    strict: bool = False
     # Off: level INFO. The original's debug also meant the foreground, which is our default.
     debug: bool = False
 

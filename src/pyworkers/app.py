@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from pyworkers._core.types import Previous
 from pyworkers._declare import (
     Declaration,
     FailureFunction,
@@ -16,8 +17,10 @@ from pyworkers._declare import (
     name_of,
 )
 from pyworkers._settings import WorkerOptions, declared
+from pyworkers._worker.flag import Flag
 from pyworkers._worker.runtime import Runtime
 from pyworkers._worker.sections import Critical, Interruptible
+from pyworkers._worker.tracking import track
 from pyworkers._worker.wakeups import Waitable
 from pyworkers.errors import DeclarationError, ExitCode
 
@@ -34,7 +37,7 @@ SignalFunction = TypeVar("SignalFunction", bound=PlainFunction)
 T = TypeVar("T")
 
 
-class App:
+class App(Flag):
     """A set of handlers, each kept running on its PINs (process index numbers, from 0).
 
     Every option has a flag (`--lock-file`) and a variable (`PYWORKERS_LOCK_FILE`); a flag beats a variable beats this.
@@ -44,11 +47,17 @@ class App:
         name: Of the instance, in logs; by default the name of the module that makes the App.
         workers: The number of PINs for the handler without `pins`; None where each handler names its own.
         normal_exit_codes: An exit code or several after which a PIN is done; by default 0, the original's.
+        permanent_failure_codes: Exit codes after which a PIN has failed and is not started again; by default none.
         lock_file: Allows a single instance, by an flock(2) that the workers share; by default none.
+        strict: Refuse to start where the fork-safety audit finds something; by default it warns.
         debug: Log at level DEBUG instead of INFO, and show the tracebacks of an app that cannot be imported.
-        worker_defaults: `backoff` (seconds: first delay and longest, by default 0.1 and 30), `stop_timeout` (seconds
-            from TERM to KILL, by default 8) and `cooperative` (whether TERM waits for a checkpoint, by default found
-            out).
+        worker_defaults: `restart` ("on-failure" by default, "always" or "never"); `backoff` (seconds: first delay and
+            longest, by default 0.1 and 30); `max_restarts` in `restart_period` (by default unlimited, and 60 seconds);
+            `stop_timeout` (seconds from TERM to KILL, by default 8); `cooperative` (whether TERM waits for a
+            checkpoint, by default found out); `hang_timeout` (the longest time between two checkpoints), `max_runtime`
+            (seconds) and `max_rss` (private memory, in bytes or "300M"), all off by default; `kill_group` (whether
+            what a worker has started ends with it, by default True); `group` (a name) and `strategy` ("one" by
+            default; "all" restarts all of the group when one fails).
 
     Raises:
         DeclarationError: An option is unknown or has a bad value.
@@ -61,13 +70,15 @@ class App:
         ...         app.checkpoint()
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (keyword-only)
         self,
         name: str | None = None,
         *,
         workers: int | None = None,
         normal_exit_codes: int | Iterable[int] = (0,),
+        permanent_failure_codes: int | Iterable[int] = (),
         lock_file: str | os.PathLike[str] | None = None,
+        strict: bool = False,
         debug: bool = False,
         **worker_defaults: Unpack[WorkerOptions],
     ) -> None:
@@ -75,12 +86,15 @@ class App:
             "name": calling_module() if name is None else name,
             "workers": workers,
             "normal_exit_codes": normal_exit_codes,
+            "permanent_failure_codes": permanent_failure_codes,
             "lock_file": lock_file,
+            "strict": strict,
             "debug": debug,
             **worker_defaults,
         }
         self._declaration = Declaration(declared(given, ("instance", "worker"), "App"))
-        self._runtime = Runtime()
+        super().__init__()
+        self._runtime = Runtime(self)
         self._log = logging.getLogger(f"pyworkers.{self._declaration.options['name']}")
 
     def __repr__(self) -> str:
@@ -121,6 +135,14 @@ class App:
     def on_stop(self, function: MasterHook) -> MasterHook:
         """Run the function in the master after the last worker is gone. It may wait for subprocesses of its own."""
         self._declaration.add_hook(self._declaration.on_stop, function, "on_stop")
+        return function
+
+    def on_worker_warm(self, function: MasterHook) -> MasterHook:
+        """Run the function in each process before it has a PIN: load models and fill caches here.
+
+        With `spares`, processes that have done this wait to take any PIN of their handler.
+        """
+        self._declaration.add_hook(self._declaration.on_worker_warm, function, "on_worker_warm")
         return function
 
     def on_worker_start(self, function: PinHook) -> PinHook:
@@ -166,6 +188,24 @@ class App:
         return self._runtime.pin
 
     @property
+    def generation(self) -> int:
+        """The number of this attempt, larger than that of any earlier attempt of this instance; 0 outside a worker.
+
+        It grows across masters, too, so that a database can refuse the late write of a worker that was replaced. It is
+        kept in a file beside the lock.
+
+        Raises:
+            UsageError: The app has no `lock_file`.
+            LockError: The number could not be written down: the disk is full.
+        """
+        return self._runtime.place.generation
+
+    @property
+    def previous(self) -> Previous | None:
+        """How the worker before this one ended, and the unit that it was at; None for the first of its PIN."""
+        return self._runtime.place.previous
+
+    @property
     def log(self) -> logging.Logger:
         """A standard logger; in a worker its lines carry handler, PIN and pid."""
         return self._log
@@ -179,7 +219,7 @@ class App:
         Raises:
             Stop: A stop is due. In an async handler the handler's task is cancelled instead.
         """
-        if self._runtime.pending:
+        if self._pending:
             self._runtime.dispatch()
 
     def sleep(self, seconds: float) -> None:
@@ -227,11 +267,14 @@ class App:
             iterable: An item is taken from it only after the checkpoint: a stop loses none.
             total: How many there are; by default `len(iterable)`, where that exists.
         """
-        return self._runtime.track(iterable, total)
+        return track(iterable, total, self.checkpoint, self._runtime.place.mark)
 
     def unit(self, label: str) -> None:
-        """Name the unit at work. If this worker dies, the master's log line says which unit it was at."""
-        self._runtime.unit(label)
+        """Name the unit at work, in 230 bytes at most.
+
+        If this worker dies, the master's log says which unit it was at, and to the next worker `previous` does.
+        """
+        self._runtime.place.unit(label)
 
     def stop_all(self, code: int = ExitCode.STOP_ALL) -> None:
         """Ask the master to stop the whole instance and to exit with `code`; by default the original's 254.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -11,29 +12,40 @@ from typing import NoReturn
 
 from pyworkers import _compose, _loader, _plan
 from pyworkers._core.types import PIN_MAX
-from pyworkers._options import OPTIONS, SYSLOG_DEFAULT
+from pyworkers._options import OPTIONS
 from pyworkers._settings import from_environment, from_text
+from pyworkers._values import SYSLOG_DEFAULT
 from pyworkers.app import declaration_of
 from pyworkers.errors import AppImportError, ExitCode, PyworkersError, UsageError
 
 VERBS = {
     "run": "run the app in the foreground until its workers have ended (this is the default)",
-    "check": "import the app, print the map of its PINs and its options, and fork nothing",
+    "check": "import the app, print the map of its PINs, its options and the fork-safety audit, and fork nothing",
 }
 
 _EPILOG = """\
 Signals to the master: TERM stops, workers leave at their next checkpoint; INT the same, a second INT kills at once;
 QUIT interrupts now and kills after 2 seconds; USR1 and USR2 go to every worker.
 
-Exit codes: 0 all workers ended normally, or stopped gracefully; 1 a worker had to be interrupted or killed, or
-on_stop raised; 2 usage or a bad app, nothing was forked; 75 another instance holds the lock; or what App.stop_all
-asked for.
+Exit codes: 0 all workers ended normally, or stopped gracefully; 1 a PIN has failed, a worker had to be interrupted or
+killed in a stop, or on_stop raised; 2 usage, a bad app, on_start raised, or strict has findings, and no worker was
+started; 75 another instance holds the lock; or what App.stop_all asked for.
 """
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Knows its width: else it is made for every option at every start, and loads shutil to find out."""
+
+    def __init__(self, prog: str) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        with contextlib.suppress(OSError):
+            columns = columns if columns.isdecimal() else str(os.get_terminal_size().columns)
+        super().__init__(prog, width=max(int(columns or 80) - 2, 40))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,9 +83,10 @@ def _run(arguments: list[str]) -> int:
         raise UsageError("--only and --inline go with run, not with check")
     app = _loader.load(parsed.app, os.getcwd())
     if verb == "check":
-        print(_plan.describe(declaration_of(app), given))  # noqa: T201  (that is what check is for)
-        return ExitCode.OK
-    return _compose.main(app, given, only, inline=parsed.inline)
+        text, would_start = _plan.describe(declaration_of(app), given)
+        print(text)  # noqa: T201  (that is what check is for)
+        return ExitCode.OK if would_start else ExitCode.USAGE
+    return _compose.main(app, given, only, inline=parsed.inline, leaving=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="pyworkers [VERB] module:attribute [options]",
         description=f"Keep the workers of an app running.\n\nverbs:\n{verbs}",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("app", metavar="module:attribute", help="where the App is, such as crawler:app")

@@ -16,10 +16,12 @@ class ExitCode(enum.IntEnum):
     """Master: all workers ended normally, or the stop was graceful, or `--if-running=exit` found another instance.
     Worker: a normal end, by default."""
     FAILED = 1
-    """Master: a worker did not leave the stop by TERM alone (a unit may be torn), or `on_stop` raised.
+    """Master: a PIN has failed, or a worker did not leave the stop by TERM alone (a unit may be torn), or `on_stop`
+    raised, or a daemon's worker ended before it was ever up.
     Worker: an exception, or a result that is no exit code."""
     USAGE = 2
-    """Master: usage, or a bad app; nothing was forked. The code of argparse and of the shell's builtins."""
+    """Master: usage, a bad app, `on_start` raised, or `strict` and the fork-safety audit has findings; no worker was
+    started. The code of argparse and of the shell's builtins."""
     BUSY = 75
     """Master: another instance holds the lock (`--if-running=fail`, or `wait` ran out). EX_TEMPFAIL of sysexits.h."""
     INTERRUPTED = 131

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled
 from pyworkers._posix.channel import Told
+from pyworkers._posix.kernel import Wake
 
 
 class FakeKernel:
@@ -19,6 +21,9 @@ class FakeKernel:
         live: The children that have not ended.
         signals: What was sent to each child.
         scripts: Called by `wait`, one each, before it looks at what has happened.
+        leaders: Those that lead a process group.
+        memory: What a child's private memory is; None where it is not here.
+        oom_kill_count: What `oom_kills` returns next.
         fail_forks: How many forks to come fail with EAGAIN.
         run_children: Whether a fork runs `child_main` at once and the child ends with its result.
     """
@@ -26,26 +31,29 @@ class FakeKernel:
     def __init__(self, *, run_children: bool = False) -> None:
         self.time = 1000.0
         self.live: set[Pid] = set()
+        self.leaders: set[Pid] = set()
+        self.memory: dict[Pid, int] = {}
+        self.oom_kill_count = 0
         self.signals: dict[Pid, list[int]] = {}
         self.scripts: list[Callable[[], None]] = []
         self.fail_forks = 0
         self.run_children = run_children
         self.timeouts: list[float | None] = []
         self._next_pid = 100
-        self._ended: list[tuple[Pid, ExitStatus]] = []
-        self._told: list[Told] = []
-        self._signums: list[int] = []
+        self._wake = Wake()
 
     def now(self) -> float:
         return self.time
 
-    def fork(self, child_main: Callable[[], int]) -> Pid:
+    def fork(self, child_main: Callable[[], int], *, leader: bool) -> Pid:
         if self.fail_forks:
             self.fail_forks -= 1
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self._next_pid += 1
         pid = Pid(self._next_pid)
         self.live.add(pid)
+        if leader:
+            self.leaders.add(pid)
         self.signals[pid] = []
         if self.run_children:
             self.end(pid, Exited(child_main()))
@@ -57,20 +65,24 @@ class FakeKernel:
             if signum == signal.SIGKILL:
                 self.end(pid, Signaled(signum))
 
-    def wait(
-        self, timeout_s: float | None, _log_fd: int | None
-    ) -> tuple[list[int], list[Told], list[tuple[Pid, ExitStatus]]]:
+    def private_bytes(self, pid: Pid, limit: int) -> int | None:
+        return self.memory.get(pid)
+
+    def oom_kills(self) -> int:
+        count, self.oom_kill_count = self.oom_kill_count, 0
+        return count
+
+    def wait(self, timeout_s: float | None, _log_fd: int | None) -> Wake:
         self.timeouts.append(timeout_s)
-        if not (self._ended or self._told or self._signums):
+        if self._wake == Wake():
             # Only once there is somebody to whom something can happen.
             if self.scripts and self.live and timeout_s != 0:
                 self.scripts.pop(0)()
             elif timeout_s is None:
                 raise AssertionError("nothing will ever happen any more")
-        if not (self._ended or self._told or self._signums):
+        if self._wake == Wake():
             self.time += timeout_s or 0.0
-        result = self._signums, self._told, self._ended
-        self._signums, self._told, self._ended = [], [], []
+        result, self._wake = self._wake, Wake()
         return result
 
     # What a test does to it
@@ -78,12 +90,20 @@ class FakeKernel:
     def end(self, pid: Pid, status: ExitStatus) -> None:
         """Let a child end."""
         self.live.discard(pid)
-        self._ended.append((pid, status))
+        self._wake.ended.append((pid, status))
 
     def tell(self, told: Told) -> None:
         """Let a child say something."""
-        self._told.append(told)
+        self._wake.told.append(told)
 
     def signal(self, signum: int) -> None:
         """Let the master get a signal."""
-        self._signums.append(signum)
+        self._wake.signums.append(signum)
+
+    def suspend(self, pid: Pid, *, suspended: bool) -> None:
+        """Let a child be stopped by a signal, or go on."""
+        self._wake.suspended.append((pid, suspended))
+
+    def dump(self, data: bytes) -> None:
+        """Let a child write its stacks."""
+        self._wake = dataclasses.replace(self._wake, dumped=data)

@@ -30,10 +30,13 @@ class Stage:
         self.announced: list[bool] = []
         self.told: list[FailureRecord] = []
         crew = Crew(
-            worker_main=lambda _pin, _attempt: lambda: 0,
+            worker_main=lambda _pin, _previous: lambda: 0,
+            assign=lambda _spare, _pin, _previous: None,
             notice_main=self.notice if notices else None,
             handlers={Pin(pin): f"h{pin}" for pin in range(pins)},
+            leaders=frozenset(),
             clear=lambda _pin: None,
+            beat=lambda _pin: None,
             trace=lambda _pin: Trace(),
             announce=self.announced.append,
             log=lambda level, line: self.lines.append((level, line)),

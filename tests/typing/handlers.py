@@ -15,20 +15,33 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from pyworkers import App, ExitCode, FailureRecord, Stop
+from pyworkers import App, ExitCode, FailureRecord, Previous, Stop
 
 app = App(
     "shop",
     workers=8,
     normal_exit_codes=(0, 3),
+    permanent_failure_codes=range(125, 128),
     lock_file=Path("shop.lock"),
+    strict=True,
     debug=True,
+    restart="always",
     backoff=(0.1, 30.0),
+    max_restarts=5,
+    restart_period=60,
     stop_timeout=8,
     cooperative=None,
+    hang_timeout=30,
+    max_runtime=3600.0,
+    max_rss="300M",
+    kill_group=False,
+    group="pair",
+    strategy="all",
+    spares=1,
 )
 App()
-App(normal_exit_codes=0, lock_file="shop.lock", cooperative=True)
+App(normal_exit_codes=0, permanent_failure_codes=125, lock_file="shop.lock", cooperative=True, max_rss=300_000_000)
+App(max_restarts=None, hang_timeout=None, max_runtime=None, max_rss=None, group=None)
 
 
 # Handlers keep their signature
@@ -48,7 +61,7 @@ def maybe_code(pin: int) -> int | None:
     return pin or None
 
 
-@app.worker(pins=[4, 5])
+@app.worker(pins=[4, 5], restart="never", max_restarts=0, hang_timeout=2.5, max_rss="1G", group="g", strategy="one")
 def exit_code(pin: int) -> ExitCode:
     return ExitCode.OK
 
@@ -62,7 +75,7 @@ async def async_without_pin() -> int:
     return 3
 
 
-@app.worker(pins=8)
+@app.worker(pins=8, spares=2)
 def with_default(pin: int, limit: int = 10) -> None: ...
 
 
@@ -97,6 +110,10 @@ def clean_up() -> bool:
     return True
 
 
+@app.on_worker_warm
+def load() -> None: ...
+
+
 @app.on_worker_start
 def connect(pin: int) -> None: ...
 
@@ -122,6 +139,7 @@ def rotate() -> None: ...
 
 
 assert_type(clean_up(), bool)
+kept_warm: Callable[[], None] = load
 assert_type(disconnect(1), str)
 kept_hook: Callable[[int], None] = connect
 kept_failure: Callable[[FailureRecord], None] = mail
@@ -133,6 +151,12 @@ kept_signal: Callable[[], None] = rotate
 
 def uses() -> None:
     assert_type(app.pin, int | None)
+    assert_type(app.generation, int)
+    assert_type(app.previous, Previous | None)
+    if app.previous is not None:
+        assert_type(app.previous.cause, str)
+        assert_type(app.previous.attempt, int)
+        assert_type(app.previous.unit, str)
     assert_type(app.checkpoint(), None)
     assert_type(app.sleep(1), None)
     for item in app.track(["a", "b"], total=2):
@@ -199,6 +223,10 @@ def bare_signal() -> None: ...
 def wants_pin(pin: int) -> None: ...
 
 
+@app.on_worker_warm  # type: ignore[type-var]
+def wants_pin_too_early(pin: int) -> None: ...
+
+
 @app.on_failure  # type: ignore[type-var]
 def wants_text(record: str) -> None: ...
 
@@ -216,16 +244,36 @@ app.worker(stop_timeout="8")  # type: ignore[arg-type]
 app.worker(backoff=1)  # type: ignore[arg-type]
 app.worker(backoff=(1, 2, 3))  # type: ignore[arg-type]
 app.worker(cooperative="yes")  # type: ignore[arg-type]
+app.worker(restart="sometimes")  # type: ignore[arg-type]
+app.worker(restart=True)  # type: ignore[arg-type]
+app.worker(max_restarts="5")  # type: ignore[arg-type]
+app.worker(restart_period=None)  # type: ignore[arg-type]
+app.worker(hang_timeout="30")  # type: ignore[arg-type]
+app.worker(max_runtime="1h")  # type: ignore[arg-type]
+app.worker(max_rss=1.5)  # type: ignore[arg-type]
+app.worker(kill_group=None)  # type: ignore[arg-type]
+app.worker(group=1)  # type: ignore[arg-type]
+app.worker(strategy="some")  # type: ignore[arg-type]
+app.worker(spares=None)  # type: ignore[arg-type]
 app.worker(workers=3)  # type: ignore[call-arg]
+app.worker(strict=True)  # type: ignore[call-arg]
+app.worker(permanent_failure_codes=125)  # type: ignore[call-arg]
 app.worker(range(3))  # type: ignore[arg-type]
 App(stop_timeot=1)  # type: ignore[call-arg]
 App(stop_timeout="8")  # type: ignore[arg-type]
 App("shop", 3)  # type: ignore[call-arg]
 App(workers="3")  # type: ignore[arg-type]
 App(normal_exit_codes="0")  # type: ignore[arg-type]
+App(permanent_failure_codes="125")  # type: ignore[arg-type]
+App(strict="yes")  # type: ignore[arg-type]
 App(debug="yes")  # type: ignore[arg-type]
+App(restart="sometimes")  # type: ignore[arg-type]
+App(max_rss=1.5)  # type: ignore[arg-type]
 App(lock_file=5)  # type: ignore[arg-type]
 app.stop_all("3")  # type: ignore[arg-type]
 app.checkpoint(1)  # type: ignore[call-arg]
 app.sleep("1")  # type: ignore[arg-type]
 app.pin = 3  # type: ignore[misc]
+app.generation = 3  # type: ignore[misc]
+kept_unit: str = app.previous.unit  # type: ignore[union-attr]
+Previous("hang", 1, "page 3").unit = "page 4"  # type: ignore[misc]

@@ -14,16 +14,20 @@ from typing import Protocol
 
 from pyworkers._core import messages as m
 from pyworkers._core.notices import Notices
-from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin
-from pyworkers._master.reports import Seat, cause, describe
+from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin, Previous, Signaled, is_spare
+from pyworkers._master.postmortem import PostMortem
+from pyworkers._master.reports import Seat, cause, describe, named
 from pyworkers._posix.cells import Trace
 from pyworkers._posix.channel import Told
+from pyworkers._posix.kernel import Wake
+from pyworkers._posix.signals import DUMP, PROBE
+
+KILLED = Signaled(signal.SIGKILL)
+
+OOM_REAPED_S = 2.0
+"""Within this time of a counted OOM kill its victim is reaped; a large one takes a while to give its memory back."""
 
 SIGNAL_OF = {Action.TERMINATE: signal.SIGTERM, Action.INTERRUPT: signal.SIGQUIT, Action.KILL: signal.SIGKILL}
-
-
-Wake = tuple[list[int], list[Told], list[tuple[Pid, ExitStatus]]]
-"""What a wait has brought: signals, records of workers, and who has ended."""
 
 
 class Kernel(Protocol):
@@ -33,12 +37,23 @@ class Kernel(Protocol):
         """Return seconds on a clock that never goes back."""
         ...
 
-    def fork(self, child_main: Callable[[], int]) -> Pid:
-        """Start a process that runs `child_main` and leaves with its result; raises OSError where it cannot."""
+    def fork(self, child_main: Callable[[], int], *, leader: bool) -> Pid:
+        """Start a process that runs `child_main` and leaves with its result; raises OSError where it cannot.
+
+        It will be the `leader` of a process group, none of which is to survive it.
+        """
         ...
 
     def send(self, pid: Pid, signum: int) -> None:
         """Send a signal to a process that was forked and has not been reported as ended."""
+        ...
+
+    def private_bytes(self, pid: Pid, limit: int) -> int | None:
+        """Return a process's private memory, or any number up to `limit` that is not below it; None where unknown."""
+        ...
+
+    def oom_kills(self) -> int:
+        """Return how many processes in our surroundings were killed for want of memory since the last call."""
         ...
 
     def wait(self, timeout_s: float | None, log_fd: int | None) -> Wake:
@@ -51,44 +66,63 @@ class Crew:
     """What compose hands to the master of the other side of fork, which it must not know itself.
 
     Attributes:
-        worker_main: Makes the function that a forked worker runs.
+        worker_main: Makes the function that a forked worker or spare runs, with how the one before it ended.
+        assign: Tells a spare that it is the next worker of a PIN, and how the one before it ended.
         notice_main: Makes the function that tells a failure; None where nobody wants to hear.
-        handlers: The name of each PIN's handler.
+        handlers: The name of the handler of each PIN and spare.
+        leaders: The PINs and spares whose workers lead a process group.
         clear: Is called with the PIN before its worker is forked.
         trace: Returns what the latest worker of the PIN was at.
+        beat: Returns when the latest worker of the PIN last proved that it reaches its checkpoints, or None.
         announce: Is told, once, whether every worker came up.
         log: Takes a level and a line.
     """
 
-    worker_main: Callable[[Pin, Attempt], Callable[[], int]]
+    worker_main: Callable[[Pin, Previous | None], Callable[[], int]]
+    assign: Callable[[Pin, Pin, Previous | None], None]
     notice_main: Callable[[FailureRecord], Callable[[], int]] | None
     handlers: Mapping[Pin, str]
+    leaders: frozenset[Pin]
     clear: Callable[[Pin], None]
     trace: Callable[[Pin], Trace]
+    beat: Callable[[Pin], float | None]
     announce: Callable[[bool], None]
     log: Callable[[int, str], None]
 
 
 class Executor:
-    """Carries out effects by way of the kernel; `whose` and `forget` keep the books of who sits where."""
+    """Carries out effects by way of the kernel, and keeps the books of who sits where."""
 
     def __init__(self, kernel: Kernel, crew: Crew) -> None:
         self._kernel = kernel
         self._crew = crew
         self._by_pid: dict[Pid, tuple[Pin, Attempt]] = {}
         self._by_pin: dict[Pin, Pid] = {}
+        self._previous: dict[Pin, Previous] = {}
+        self._postmortem = PostMortem()
+        self._hung = ""
         self.notices: Notices[FailureRecord] = Notices()
         self._notice_pid: Pid | None = None
+        # OOM kills that no end of a worker was laid to yet, and until when they may be.
+        self._oom_count, self._oom_until = 0, 0.0
+        self._killed: set[Pin] = set()
+        self._unsaid: list[tuple[m.Report, Seat | None]] = []
 
     def carry_out(self, effect: m.Effect) -> m.Event | None:
         """Do it, and return what came of it, where that is news for the core. `Finish` is the loop's own."""
         match effect:
             case m.Spawn(pin, attempt):
                 return self._spawn(pin, attempt)
+            case m.Assign(pin, attempt, spare):
+                return self._assign(pin, attempt, spare)
             case m.Act(pin, _, action):
+                if action is Action.KILL:
+                    self._killed.add(pin)
                 self._kernel.send(self._by_pin[pin], SIGNAL_OF[action])
+            case m.Look() | m.Probe() | m.Measure() | m.Dump():
+                return self._look_after(effect)
             case m.Forward(pin, _, signum):
-                self._kernel.send(self._by_pin[pin], signum)
+                self._send(pin, signum)
             case m.Announce(up):
                 self._crew.announce(up)
             case m.Finish():
@@ -103,23 +137,51 @@ class Executor:
         Records first, because a worker speaks before it ends; then signals, because a group's TERM reaches master and
         workers together, and who has left by then has not failed.
         """
-        signums, records, ended = wake
+        for _, status in wake.ended:
+            if status == KILLED:
+                self._count_oom_kills()
+                break
         events: list[m.Event] = []
-        for told in records:
+        for told in wake.told:
             events += self._told(told)
-        for signum in signums:
+        for signum in wake.signums:
             events += self._signaled(signum)
-        for pid, status in ended:
+        for pid, suspended in wake.suspended:
+            if pid in self._by_pid:
+                events.append((m.WorkerSuspended if suspended else m.WorkerResumed)(*self._by_pid[pid]))
+        for pid, status in wake.ended:
             if pid == self._notice_pid:
                 self._notice_pid = None
                 self.notices.done()
             elif pid in self._by_pid:
                 pin, attempt = self._by_pid.pop(pid)
                 events.append(m.WorkerExited(pin, attempt, status))
+        self._log_stacks(wake.dumped)
         return events
 
-    def tell_failures(self, now: float) -> None:
-        """Start, or end by force, the process that runs the `on_failure` functions."""
+    def next_deadline(self) -> float | None:
+        """Return the instant at which `meet_deadline` is due, or None."""
+        deadlines = (self.notices.next_deadline(), self._postmortem.next_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def meet_deadline(self, now: float) -> list[m.Event]:
+        """Go on with what runs beside the workers: the telling of failures, the stacks of a hung one."""
+        self._tell_failures(now)
+        worker = self._postmortem.worker
+        return [m.Dumped(*worker)] if worker is not None and self._postmortem.done(now) else []
+
+    def speak(self) -> None:
+        """Log what has happened. To write a line takes longer than to replace a worker, so that comes first."""
+        unsaid, self._unsaid = self._unsaid, []
+        for report, seat in unsaid:
+            self._crew.log(*describe(report, seat))
+
+    def report_untold(self) -> None:
+        """Say how many failures `on_failure` was not told of: too many waited, or the end came first."""
+        if count := self.notices.dropped_count:
+            self._crew.log(logging.WARNING, f"on_failure was not told of all failures count={count}")
+
+    def _tell_failures(self, now: float) -> None:
         if self._crew.notice_main is None:
             return
         if self._notice_pid is not None and self.notices.expire(now):
@@ -130,27 +192,51 @@ class Executor:
         record = self.notices.take(now)
         if record is not None:
             try:
-                self._notice_pid = self._kernel.fork(self._crew.notice_main(record))
+                self._notice_pid = self._kernel.fork(self._crew.notice_main(record), leader=False)
             except OSError as error:
                 self._crew.log(
                     logging.ERROR, f"cannot fork for on_failure pin={record.pin}: {error.strerror}; it is not told"
                 )
                 self.notices.done()
 
-    def report_untold(self) -> None:
-        """Say how many failures `on_failure` was not told of: too many waited, or the end came first."""
-        if count := self.notices.dropped_count:
-            self._crew.log(logging.WARNING, f"on_failure was not told of all failures count={count}")
+    def _look_after(self, effect: m.Look | m.Probe | m.Measure | m.Dump) -> m.Event | None:
+        pin, attempt = effect.pin, effect.attempt
+        match effect:
+            case m.Look():
+                return m.Looked(pin, attempt, self._crew.beat(pin))
+            case m.Measure(limit=limit):
+                return m.Measured(pin, attempt, self._kernel.private_bytes(self._by_pin[pin], limit))
+            case m.Probe():
+                self._send(pin, PROBE)
+            case m.Dump():
+                # Named now: when the last line comes, somebody else may sit there.
+                self._hung = f"{self._crew.handlers[pin]} pin={pin} pid={self._by_pin[pin]}"
+                self._postmortem.begin(pin, attempt)
+                self._send(pin, DUMP)
+        return None
 
     def _spawn(self, pin: Pin, attempt: Attempt) -> m.Event:
         self._crew.clear(pin)
         try:
-            pid = self._kernel.fork(self._crew.worker_main(pin, attempt))
+            child_main = self._crew.worker_main(pin, self._previous.get(pin))
+            pid = self._kernel.fork(child_main, leader=pin in self._crew.leaders)
         except OSError as error:
             return m.SpawnFailed(pin, attempt, os.strerror(error.errno or 0))
         self._by_pid[pid] = (pin, attempt)
         self._by_pin[pin] = pid
         return m.Spawned(pin, attempt)
+
+    def _assign(self, pin: Pin, attempt: Attempt, spare: Pin) -> m.Event:
+        self._crew.clear(pin)
+        self._crew.assign(spare, pin, self._previous.get(pin))
+        pid = self._by_pin.pop(spare)
+        self._by_pid[pid] = (pin, attempt)
+        self._by_pin[pin] = pid
+        return m.Spawned(pin, attempt)
+
+    def _send(self, pin: Pin, signum: int | None) -> None:
+        if signum is not None:
+            self._kernel.send(self._by_pin[pin], signum)
 
     def _told(self, told: Told) -> list[m.Event]:
         seat = self._by_pid.get(told.pid)
@@ -160,7 +246,7 @@ class Executor:
         pin, attempt = seat
         if told.word is told.word.UP:
             return [m.WorkerUp(pin, attempt)]
-        reason = f"stop_all pin={pin} pid={told.pid}"
+        reason = f"stop_all {named(pin)} pid={told.pid}"
         return [m.StopRequested(m.StopKind.GRACEFUL, reason, told.number)]
 
     def _signaled(self, signum: int) -> list[m.Event]:
@@ -179,21 +265,44 @@ class Executor:
                 )
                 return []
 
+    def _log_stacks(self, data: bytes) -> None:
+        for line in self._postmortem.feed(data, self._kernel.now()):
+            self._crew.log(logging.ERROR, f"stack {self._hung}: {line}")
+
     def _report(self, report: m.Report) -> None:
         seat = None
-        if not isinstance(report, m.EventIgnored | m.StopStarted | m.AllEnded):
-            pin = report.pin
-            trace = self._crew.trace(pin) if isinstance(report, m.WorkerEnded) else None
-            seat = Seat(self._crew.handlers[pin], self._by_pin.get(pin), trace)
-            if isinstance(report, m.WorkerEnded) and report.follows is m.Next.RESPAWN and self._crew.notice_main:
-                self.notices.add(
-                    FailureRecord(
-                        pin=pin,
-                        pid=self._by_pin[pin],
-                        handler=seat.handler,
-                        cause=cause(report.status),
-                        lifetime=report.lifetime_s,
-                        attempt=report.attempt,
-                    )
-                )
-        self._crew.log(*describe(report, seat))
+        if isinstance(report, m.WorkerEnded):
+            seat = self._ended(report)
+        elif isinstance(report, m.OfWorker):
+            seat = Seat(self._crew.handlers[report.pin], self._by_pin.get(report.pin))
+        self._unsaid.append((report, seat))
+
+    def _ended(self, report: m.WorkerEnded) -> Seat:
+        """Keep what the next worker of the PIN, and those who want to hear of failures, shall know."""
+        pin, pid, handler = report.pin, self._by_pin[report.pin], self._crew.handlers[report.pin]
+        seat = Seat(handler, pid, self._crew.trace(pin), oom=self._was_oom_kill(pin, report.status))
+        if is_spare(pin):
+            return seat
+        why = cause(report, oom=seat.oom)
+        unit = seat.trace.unit if seat.trace is not None else ""
+        self._previous[pin] = Previous(why, report.attempt, unit)
+        if report.is_failure and self._crew.notice_main is not None:
+            self.notices.add(FailureRecord(pin, pid, handler, why, report.lifetime_s, report.attempt))
+        return seat
+
+    def _count_oom_kills(self) -> None:
+        now = self._kernel.now()
+        if now >= self._oom_until:
+            # Those victims were not ours: what a worker had started, or somebody beside us.
+            self._oom_count = 0
+        if count := self._kernel.oom_kills():
+            self._oom_count, self._oom_until = self._oom_count + count, now + OOM_REAPED_S
+
+    def _was_oom_kill(self, pin: Pin, status: ExitStatus) -> bool:
+        """Whether the kernel's OOM killer did it: nobody else tells, and its signal is the one of `kill -9`."""
+        ours = pin in self._killed
+        self._killed.discard(pin)
+        if ours or status != KILLED or not self._oom_count:
+            return False
+        self._oom_count -= 1
+        return True

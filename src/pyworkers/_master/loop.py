@@ -1,8 +1,8 @@
 """Waits, collects, feeds the core in a fixed order, carries out what it decides, until it says that it is over.
 
-The order of one turn: records of workers, then signals, then exits, then deadlines. Exits before timers, so that a
-worker that left at the edge of its time is not killed; a stop before all that follows from an exit, so that nobody is
-replaced, or told of as failed, who was stopped. After the first fork nothing but `Finish` ends the loop.
+The order of one turn: records of workers, then signals, then exits, then deadlines, then the log. Exits before timers,
+so that a worker that left at the edge of its time is not killed; a stop before all that follows from an exit, so that
+nobody is replaced, or told of as failed, who was stopped. After the first fork nothing but `Finish` ends the loop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class Loop:
         """Run until no process is left, and return the exit code."""
         self._feed(m.StartRequested())
         while True:
-            self._executor.tell_failures(self._kernel.now())
+            for event in self._executor.meet_deadline(self._kernel.now()):
+                self._feed(event)
+            self._executor.speak()
             if self._finish is not None and self._executor.notices.idle:
                 self._executor.report_untold()
                 return self._finish.exit_code
@@ -50,7 +52,7 @@ class Loop:
     def _timeout(self) -> float | None:
         deadlines = [
             deadline
-            for deadline in (self._core.next_deadline(), self._executor.notices.next_deadline())
+            for deadline in (self._core.next_deadline(), self._executor.next_deadline())
             if deadline is not None
         ]
         return max(0.0, min(deadlines) - self._kernel.now()) if deadlines else None

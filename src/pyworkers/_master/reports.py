@@ -6,7 +6,19 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyworkers._core import messages as m
-from pyworkers._core.types import Action, Exited, ExitStatus, Pid, Signaled, Vanished
+from pyworkers._core.types import (
+    FIRST_SPARE,
+    Action,
+    Exited,
+    ExitStatus,
+    Limit,
+    Pid,
+    Pin,
+    Purpose,
+    Signaled,
+    Vanished,
+    is_spare,
+)
 from pyworkers._posix.process import signal_name
 
 if TYPE_CHECKING:
@@ -14,45 +26,118 @@ if TYPE_CHECKING:
 
 
 class Seat(NamedTuple):
-    """What the core does not know of a PIN: the handler's name, the process, what it was at."""
+    """What the core does not know of a PIN: the handler's name, the process, what it was at, why it was killed."""
 
     handler: str
     pid: Pid | None
-    trace: Trace | None
+    trace: Trace | None = None
+    oom: bool = False
+
+
+OOM_KILL = "oom-kill"
+HANG = "hang"
+
+_GIVEN_UP = {
+    m.GivenUp.NO_RESTART: "failed, for restart=never",
+    m.GivenUp.PERMANENT: "failed, for this is a permanent failure code",
+    m.GivenUp.INTENSITY: "failed, for max_restarts is reached",
+    m.GivenUp.GROUP: "failed with its group",
+}
+
+_STOPPING = {
+    m.StopKind.GRACEFUL: "stopping",
+    m.StopKind.QUICK: "stopping quickly",
+    m.StopKind.KILL: "killing all workers",
+}
 
 
 def describe(report: m.Report, seat: Seat | None) -> tuple[int, str]:
     """Return the level and the line for a report. `seat` belongs to the report's PIN, where it has one."""
     match report:
-        case m.WorkerStarted(pin):
-            return logging.INFO, f"worker started {_who(pin, seat)}"
-        case m.WorkerEnded():
-            return _ended(report, seat)
-        case m.SpawnDelayed(pin, _, reason, delay_s):
-            handler = seat.handler if seat else ""
-            return logging.ERROR, f"cannot fork {handler} pin={pin}: {reason}; trying again in {delay_s:.1f}s"
         case m.StopStarted(reason, kind, live_count):
-            how = {
-                m.StopKind.GRACEFUL: "stopping",
-                m.StopKind.QUICK: "stopping quickly",
-                m.StopKind.KILL: "killing all workers",
-            }[kind]
-            return logging.INFO, f"{how} reason={reason} workers={live_count}"
-        case m.WorkerOverdue(pin, _, action):
-            happens = "interrupting it" if action is Action.INTERRUPT else "killing it"
-            return logging.WARNING, f"worker has not left {_who(pin, seat)}; {happens} by {_signal_of(action)}"
-        case m.WorkerAbandoned(pin):
-            return logging.ERROR, f"worker survives SIGKILL {_who(pin, seat)}; leaving it to the kernel"
-        case m.AllEnded(stopped, exit_code):
-            how = "stopped" if stopped else "finished"
-            code = f" code={exit_code}" if exit_code else ""
-            return logging.INFO, f"all workers {how}; master exits{code}"
+            return logging.INFO, f"{_STOPPING[kind]} reason={reason} workers={live_count}"
+        case m.AllEnded():
+            return _all_ended(report)
         case m.EventIgnored(event, because):
             return logging.DEBUG, f"ignored {event}: {because}"
+        case m.GroupRestarted(pin, group, live_count):
+            return logging.WARNING, f"group restarting {group} after pin={pin} workers={live_count}; all start again"
+        case m.GroupFailed(pin, group, live_count, pins):
+            others = f" failed={_listed(pins)}" if pins else ""
+            return logging.ERROR, f"group failed {group} after pin={pin}{others} workers={live_count}; stopping them"
+        case _:
+            assert seat is not None
+            return _of_worker(report, seat, f"{seat.handler} {named(report.pin)} pid={seat.pid}")
 
 
-def cause(status: ExitStatus) -> str:
-    """Return how a process ended: `exit=41`, `signal=SIGKILL` or `status=unknown`."""
+def cause(report: m.WorkerEnded, *, oom: bool) -> str:
+    """Return why a process ended: `exit=41`, `signal=SIGKILL`, `oom-kill`, `hang` or `status=unknown`."""
+    if report.purpose is Purpose.HANG:
+        return HANG
+    return OOM_KILL if oom else _status(report.status)
+
+
+def named(seat: Pin) -> str:
+    """Return what the log calls a seat."""
+    return f"spare={seat - FIRST_SPARE}" if is_spare(seat) else f"pin={seat}"
+
+
+def _of_worker(report: m.WorkerReport, seat: Seat, who: str) -> tuple[int, str]:
+    match report:
+        case m.WorkerStarted():
+            return logging.INFO, f"worker started {who}"
+        case m.WorkerEnded():
+            return _ended(report, seat, who)
+        case m.SpawnDelayed(pin, _, reason, delay_s):
+            line = f"cannot fork {seat.handler} {named(pin)}: {reason}; trying again in {delay_s:.1f}s"
+            return logging.ERROR, line
+        case m.SuspensionNoted(suspended=suspended):
+            line = f"worker suspended {who}; it keeps its PIN" if suspended else f"worker resumed {who}"
+            return logging.WARNING, line
+        case m.WorkerHung(silent_s=silent_s):
+            return logging.ERROR, f"worker hung {who} silent={silent_s:.1f}s; its stacks follow, then it is replaced"
+        case m.WorkerRecycled(wear=wear):
+            measured = f"{wear.measured / 2**20:.1f}M" if wear.limit is Limit.MAX_RSS else f"{wear.measured:.1f}s"
+            return logging.INFO, f"worker recycled {who} {wear.limit.value} reached={measured}; asking it to leave"
+        case m.WorkerOverdue(action=action):
+            happens = "interrupting it" if action is Action.INTERRUPT else "killing it"
+            return logging.WARNING, f"worker has not left {who}; {happens} by SIG{action.value}"
+        case m.WorkerAbandoned(waiting=waiting):
+            what = "waiting for the kernel to end it" if waiting else "leaving it to the kernel"
+            return logging.ERROR, f"worker survives SIGKILL {who}; {what}"
+        case m.GroupRestarted() | m.GroupFailed():
+            raise AssertionError(report)
+
+
+def _ended(report: m.WorkerEnded, seat: Seat, who: str) -> tuple[int, str]:
+    why = cause(report, oom=seat.oom)
+    because = f" cause={why}" if why in (HANG, OOM_KILL) else ""
+    line = f"worker ended {who} {_status(report.status)}{because} after={report.lifetime_s:.1f}s"
+    abnormal = logging.WARNING if report.is_failure else logging.INFO
+    match report.follows:
+        case m.Next.FINISHED:
+            return logging.INFO, f"{line}; finished"
+        case m.Next.STOPPED:
+            return logging.INFO, f"{line}{_trace(seat)}; stopped"
+        case m.Next.FAILED:
+            assert report.given_up is not None
+            return logging.ERROR, f"{line}{_trace(seat)}; {_GIVEN_UP[report.given_up]}"
+        case m.Next.GROUP:
+            return abnormal, f"{line}{_trace(seat)}; respawning with its group"
+        case m.Next.RESPAWN:
+            when = f"in {report.delay_s:.1f}s" if report.delay_s else "now"
+            return abnormal, f"{line}{_trace(seat)}; respawning {when}"
+
+
+def _all_ended(report: m.AllEnded) -> tuple[int, str]:
+    how = "stopped" if report.stopped else "ended" if report.failed else "finished"
+    failed = f" failed={_listed(report.failed)}" if report.failed else ""
+    code = f" code={report.exit_code}" if report.exit_code else ""
+    level = logging.ERROR if report.failed else logging.INFO
+    return level, f"all workers {how}{failed}; master exits{code}"
+
+
+def _status(status: ExitStatus) -> str:
     match status:
         case Exited(code):
             return f"exit={code}"
@@ -62,33 +147,16 @@ def cause(status: ExitStatus) -> str:
             return "status=unknown"
 
 
-def _ended(report: m.WorkerEnded, seat: Seat | None) -> tuple[int, str]:
-    line = f"worker ended {_who(report.pin, seat)} {cause(report.status)} after={report.lifetime_s:.1f}s"
-    match report.follows:
-        case m.Next.FINISHED:
-            return logging.INFO, f"{line}; finished"
-        case m.Next.STOPPED:
-            return logging.INFO, f"{line}{_trace(seat)}; stopped"
-        case m.Next.RESPAWN:
-            when = f"in {report.delay_s:.1f}s" if report.delay_s else "now"
-            return logging.WARNING, f"{line}{_trace(seat)}; respawning {when}"
+def _listed(pins: tuple[int, ...]) -> str:
+    more = ",..." if len(pins) > 20 else ""
+    return ",".join(str(pin) for pin in pins[:20]) + more
 
 
-def _who(pin: int, seat: Seat | None) -> str:
-    if seat is None:
-        return f"pin={pin}"
-    return f"{seat.handler} pin={pin} pid={seat.pid}"
-
-
-def _trace(seat: Seat | None) -> str:
-    if seat is None or seat.trace is None:
+def _trace(seat: Seat) -> str:
+    if seat.trace is None:
         return ""
     trace = seat.trace
     unit = f" unit={trace.unit!r}" if trace.unit else ""
     total = "" if trace.total_count is None else f"/{trace.total_count}"
     progress = f" done={trace.done_count}{total}" if trace.done_count or total else ""
     return unit + progress
-
-
-def _signal_of(action: Action) -> str:
-    return f"SIG{action.value}"

@@ -1,13 +1,13 @@
 """A worker's life: the first lines after fork, the handler, its outcome as an exit code, and a clean end.
 
 Runs in the child only. The order of the prologue is the point of it: every signal is blocked until the traps stand,
-so that none is lost and none runs the master's trap in the wrong process.
+so that none is lost and none runs the master's trap in the wrong process. It is short, since each object that it looks
+at is on a page of the master's that the kernel has to copy then: what can be made before the fork is made there.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import logging
 import os
@@ -21,11 +21,16 @@ from typing import Any, cast
 
 from pyworkers._core.types import Pid
 from pyworkers._logs import Sink, SinkHandler
-from pyworkers._posix import process, signals
+from pyworkers._posix import memory, process, signals
 from pyworkers._posix.channel import Channel, Word
-from pyworkers._worker.binding import Binding
+from pyworkers._posix.desks import Desks
+from pyworkers._worker.binding import Assignment, Binding
+from pyworkers._worker.flag import Flag
+from pyworkers._worker.outcome import code_of_exception, exit_code_of, log_exception
 from pyworkers._worker.runtime import Runtime
 from pyworkers.errors import ExitCode, Stop
+
+TERM = int(signal.SIGTERM)
 
 PinFunction = Callable[[int], object]
 """A user's function, whether it was declared with the `pin` parameter or without."""
@@ -42,14 +47,16 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that a worker needs to know; composed before the fork.
+    """All that the workers of one handler need to know; composed before the first fork.
 
     Attributes:
         handler_name: For logs and the environment.
         handler: Runs the user's handler; an async one returns its coroutine.
+        on_warm: The `on_worker_warm` functions.
         on_start: The `on_worker_start` functions.
         on_exit: The `on_worker_exit` functions.
-        environ: What to set in the environment; None removes.
+        traps: The dispositions of signals.
+        leads_group: Whether it leads a process group, all of which ends with it (`kill_group`).
     """
 
     binding: Binding
@@ -57,9 +64,11 @@ class Job:
     handler_name: str
     handler: PinFunction
     is_async: bool
+    on_warm: Sequence[Callable[[], object]]
     on_start: Sequence[PinFunction]
     on_exit: Sequence[PinFunction]
-    environ: Mapping[str, str | None]
+    traps: Mapping[int, signals.Trap]
+    leads_group: bool
     log: logging.Logger
     sink_handler: SinkHandler
 
@@ -72,32 +81,54 @@ class Inheritance:
         mask: The signal mask that user code shall see: the one that the master was started with.
         null: A descriptor of /dev/null, the child's stdin.
         dropped: The master's own descriptors.
+        oom_score: How ready the kernel shall be to take a worker when memory runs out.
     """
 
     master: Pid
     mask: frozenset[int]
     null: int
     dropped: tuple[int, ...]
+    oom_score: bytes
     channel: Channel
+    desks: Desks
 
 
-def run_worker(job: Job, inheritance: Inheritance) -> int:
-    """Live as a worker, and return the exit code."""
-    runtime, pin = job.runtime, job.binding.pin
-    runtime.bind(job.binding)
-    if not _settle_in(inheritance, runtime.traps(), signal.SIGTERM):
+def run_worker(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
+    """Live as the worker of a PIN, and return the exit code."""
+    job.runtime.bind(job.binding, assignment)
+    if not _become_worker(job, inheritance):
         return ExitCode.STOPPED
-    job.sink_handler.prefix = f"{job.handler_name} pin={pin}: "
-    job.sink_handler.sink.become_worker()
-    _set_environment(job.environ)
-    _forget_exit_functions()
-    os.register_at_fork(after_in_child=runtime.unbind)
+    inheritance.desks.become_worker()
+    _take_seat(job, assignment)
     signals.unblock(inheritance.mask)
-    code = _work(job, inheritance)
-    ending = Ending(runtime, job.log, job.sink_handler.sink)
-    for function in job.on_exit:
-        code = _guarded(ending, "on_worker_exit", code, functools.partial(function, pin))
-    return _end(ending, code)
+    code = _warm(job, inheritance)
+    if code is None:
+        code = _work(job, assignment, inheritance)
+    return _leave(job, assignment, inheritance, code)
+
+
+def run_spare(job: Job, desk: int, inheritance: Inheritance) -> int:
+    """Live as a spare until its assignment is read from the `desk`, then as a worker, and return the exit code."""
+    runtime = job.runtime
+    runtime.bind(job.binding, None)
+    if not _become_worker(job, inheritance):
+        return ExitCode.STOPPED
+    inheritance.desks.become_worker(desk)
+    job.sink_handler.prefix = f"{job.handler_name} spare: "
+    signals.unblock(inheritance.mask)
+    assignment: Assignment | None = None
+    code = _warm(job, inheritance)
+    if code is None:
+        inheritance.channel.tell(Word.UP)
+        told = runtime.park(desk)
+        os.close(desk)
+        code = ExitCode.STOPPED
+        if told:
+            assignment = Assignment.unpacked(told)
+            runtime.bind(job.binding, assignment)
+            _take_seat(job, assignment)
+            code = _work(job, assignment, inheritance)
+    return _leave(job, assignment, inheritance, code)
 
 
 def run_notice(
@@ -106,12 +137,13 @@ def run_notice(
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
     traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
     traps[signal.SIGINT] = signals.IGNORE
-    if not _settle_in(inheritance, traps, signal.SIGKILL):
+    if not _settle_in(inheritance, traps, int(signal.SIGKILL)):
         return ExitCode.STOPPED
+    inheritance.desks.become_worker()
     sink.become_worker()
     _forget_exit_functions()
     signals.unblock(inheritance.mask)
-    ending = Ending(Runtime(), log, sink)
+    ending = Ending(Runtime(Flag()), log, sink)
     code: int = ExitCode.OK
     for function in functions:
         code = _guarded(ending, "on_failure", code, function)
@@ -128,19 +160,6 @@ def run_inline(handler: PinFunction, pin: int, *, is_async: bool) -> int:
     return exit_code_of(result)
 
 
-def exit_code_of(result: object) -> int:
-    """Return the exit code that a handler's result means.
-
-    Raises:
-        TypeError: It is no exit code.
-    """
-    if result is None:
-        return ExitCode.OK
-    if isinstance(result, int) and not isinstance(result, bool) and 0 <= result <= 255:
-        return result
-    raise TypeError(f"a handler returns None or an exit code of 0 to 255, got {result!r:.80} ({type(result).__name__})")
-
-
 def _settle_in(inheritance: Inheritance, traps: Mapping[int, signals.Trap], death_signal: int) -> bool:
     """Cut what ties this process to the master; return whether the master still lives."""
     signals.forget_wakeup()
@@ -150,37 +169,80 @@ def _settle_in(inheritance: Inheritance, traps: Mapping[int, signals.Trap], deat
         os.close(descriptor)
     inheritance.channel.become_worker()
     os.dup2(inheritance.null, 0)
-    # Not every object that stands in for stdout can do it.
-    reconfigure: Any = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        # Closed by the module, or its other end is gone: whoever prints will be told.
-        with contextlib.suppress(OSError, ValueError):
-            reconfigure(line_buffering=True)
     return alive
 
 
-def _work(job: Job, inheritance: Inheritance) -> int:
-    runtime, pin = job.runtime, job.binding.pin
+def _become_worker(job: Job, inheritance: Inheritance) -> bool:
+    """Do, with every signal blocked, what a worker does with or without a PIN; return whether the master lives."""
+    if not _settle_in(inheritance, job.traps, TERM):
+        return False
+    if job.leads_group:
+        process.lead_group()
+    memory.invite_oom_killer(inheritance.oom_score)
+    job.sink_handler.sink.become_worker()
+    _forget_exit_functions()
+    os.register_at_fork(after_in_child=job.runtime.unbind)
+    return True
+
+
+def _take_seat(job: Job, assignment: Assignment) -> None:
+    job.sink_handler.prefix = f"{job.handler_name} pin={assignment.pin}: "
+    os.environ["PYWORKERS_WORKER_PIN"] = str(assignment.pin)
+    os.environ["PYWORKERS_WORKER_HANDLER"] = job.handler_name
+
+
+def _leave(job: Job, assignment: Assignment | None, inheritance: Inheritance, code: int) -> int:
+    ending = Ending(job.runtime, job.log, job.sink_handler.sink)
+    if assignment is not None:
+        for function in job.on_exit:
+            code = _guarded(ending, "on_worker_exit", code, functools.partial(function, assignment.pin))
+    code = _end(ending, code)
+    if job.leads_group and os.getppid() != inheritance.master:
+        process.end_group()
+    return code
+
+
+def _warm(job: Job, inheritance: Inheritance) -> int | None:
+    """Prepare for any PIN; return None, or the code to leave with."""
+    if not job.on_warm:
+        return None
+    try:
+        try:
+            job.runtime.prepare()
+            for function in job.on_warm:
+                function()
+        finally:
+            job.runtime.end()
+        # As below.
+        return None if process.die_with_parent(inheritance.master, TERM) else ExitCode.STOPPED
+    except BaseException as error:  # noqa: BLE001  (as below)
+        job.runtime.end()
+        return code_of_exception(job.log, "on_worker_warm", error)
+
+
+def _work(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
+    runtime, pin = job.runtime, assignment.pin
     what = "on_worker_start"
     try:
         try:
+            runtime.prepare()
             for function in job.on_start:
                 function(pin)
             # setuid in a hook has cleared the parent-death signal.
-            if job.on_start and not process.die_with_parent(inheritance.master, signal.SIGTERM):
+            if job.on_start and not process.die_with_parent(inheritance.master, TERM):
                 return ExitCode.STOPPED
             inheritance.channel.tell(Word.UP)
             what = f"handler {job.handler_name}"
             runtime.begin()
-            return exit_code_of(_run_async(job) if job.is_async else job.handler(pin))
+            return exit_code_of(_run_async(job, pin) if job.is_async else job.handler(pin))
         finally:
             runtime.end()
     except BaseException as error:  # noqa: BLE001  (whatever a handler raises becomes an exit code, here and nowhere else)
         runtime.end()
-        return _code_of_exception(job.log, what, error)
+        return code_of_exception(job.log, what, error)
 
 
-def _run_async(job: Job) -> object:
+def _run_async(job: Job, pin: int) -> object:
     # Loaded before the fork where a handler is async.
     import asyncio
 
@@ -188,7 +250,7 @@ def _run_async(job: Job) -> object:
         task = asyncio.current_task()
         assert task is not None
         with job.runtime.inside_loop(asyncio.get_running_loop(), task):
-            return await _awaited(job.handler(job.binding.pin))
+            return await _awaited(job.handler(pin))
 
     try:
         return asyncio.run(main())
@@ -202,20 +264,6 @@ def _run_async(job: Job) -> object:
 async def _awaited(result: object) -> object:
     assert isinstance(result, Awaitable)
     return await cast("Awaitable[object]", result)
-
-
-def _code_of_exception(log: logging.Logger, what: str, error: BaseException) -> int:
-    if not isinstance(error, SystemExit):
-        _log_exception(log, what, error)
-        return ExitCode.FAILED
-    code = error.code
-    if code is None:
-        return ExitCode.OK
-    if isinstance(code, int):
-        # What exit(3) leaves of it; but 256 must not become the 0 of a normal end.
-        return code & 0xFF or (ExitCode.FAILED if code else ExitCode.OK)
-    log.error("%s exits: %s", what, code)
-    return ExitCode.FAILED
 
 
 def _end(ending: Ending, code: int) -> int:
@@ -236,21 +284,9 @@ def _guarded(ending: Ending, step: str, code: int, function: Callable[[], object
         # The interrupt: this step is cut, the next one is not.
         return ending.runtime.stop_code or code
     except BaseException as error:  # noqa: BLE001  (the steps after it have to run)
-        _log_exception(ending.log, step, error)
+        log_exception(ending.log, step, error)
         return code or ExitCode.FAILED
     return code
-
-
-def _log_exception(log: logging.Logger, what: str, error: BaseException) -> None:
-    log.error("%s raised", what, exc_info=(type(error), error, error.__traceback__))
-
-
-def _set_environment(environ: Mapping[str, str | None]) -> None:
-    for name, value in environ.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _forget_exit_functions() -> None:

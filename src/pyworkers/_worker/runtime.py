@@ -13,20 +13,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkers._core.types import shown
-from pyworkers._posix import signals, watchdog
+from pyworkers._posix import signals
 from pyworkers._posix.channel import Word
-from pyworkers._worker.binding import IGNORED, Binding, Phase
+from pyworkers._posix.watchdog import Watchdog
+from pyworkers._worker.binding import IGNORED, Assignment, Binding, Phase
+from pyworkers._worker.flag import Flag
+from pyworkers._worker.place import Place
 from pyworkers._worker.sections import Critical, Interruptible
-from pyworkers._worker.tracking import track
-from pyworkers._worker.wakeups import Waitable, Wakeups, poll
+from pyworkers._worker.wakeups import Waitable, Wakeups, loop_is_running, poll
 from pyworkers.errors import ExitCode, Stop, UsageError
 
 if TYPE_CHECKING:
@@ -38,21 +39,24 @@ T = TypeVar("T")
 class Runtime:
     """One app's runtime; `bind` makes it a worker's.
 
+    Args:
+        flag: Is set where `checkpoint` has anything to do.
+
     Attributes:
-        pending: Whether `checkpoint` has anything to do. The one thing that its fast path looks at.
+        place: Who this worker is, and the marks that it leaves.
     """
 
-    def __init__(self) -> None:
-        self.pending = False
+    def __init__(self, flag: Flag) -> None:
+        self._flag = flag
+        self.place = Place()
         self.critical = Critical(self)
         self.interruptible = Interruptible(self)
         self._binding: Binding | None = None
         self._inline_pin: int | None = None
-        self._main = 0
-        self._phase = Phase.QUIET
+        self._main, self._phase = 0, Phase.QUIET
         self._cooperative = False
         self._reached = False
-        self._watched = False
+        self._watchdog = Watchdog()
         self._recorded: list[int] = []
         self._stop_code: ExitCode | None = None
         # Which stops have been raised in which thread: each once, but for checkpoints.
@@ -65,28 +69,30 @@ class Runtime:
 
     # The worker's side of it: boot calls these.
 
-    def bind(self, binding: Binding) -> None:
-        """Become the runtime of this worker, in its main thread."""
+    def bind(self, binding: Binding, assignment: Assignment | None) -> None:
+        """Become the runtime of this worker, in its main thread; of a spare without an assignment, which follows."""
         self._binding = binding
+        if assignment is not None:
+            self.place.take(binding, assignment)
         self._main = threading.get_ident()
-        self._phase = Phase.STARTING
         self._cooperative = binding.cooperative is True
         self._reached = binding.cooperative is not None
         # The first checkpoint takes the slow path: that is how it is noticed.
-        self.pending = True
+        self._flag._pending = True
 
-    def traps(self) -> dict[int, Callable[[int, FrameType | None], object] | int]:
-        """Return the dispositions of a worker's signals."""
-        assert self._binding is not None
-        functions = self._binding.functions
-        return {
-            **dict.fromkeys(IGNORED, signals.IGNORE),
-            signal.SIGINT: signals.IGNORE,
-            signal.SIGCHLD: signals.DEFAULT,
-            **dict.fromkeys(functions, self._record),
-            signal.SIGTERM: self._stop,
-            signal.SIGQUIT: self._stop,
-        }
+    def traps(self, recorded: Iterable[int]) -> dict[int, signals.Trap]:
+        """In the master: return the dispositions of a worker's signals, of which some are `recorded` for functions."""
+        return signals.plain(
+            {
+                **dict.fromkeys(IGNORED, signals.IGNORE),
+                signal.SIGINT: signals.IGNORE,
+                signal.SIGCHLD: signals.DEFAULT,
+                **dict.fromkeys(recorded, self._record),
+                signal.SIGTERM: self._stop,
+                signal.SIGQUIT: self._stop,
+                **({} if signals.PROBE is None else {signals.PROBE: self._probe}),
+            }
+        )
 
     def unbind(self) -> None:
         """In a process that the worker forks: be a plain process, which TERM ends, as `multiprocessing` expects.
@@ -94,11 +100,16 @@ class Runtime:
         INT stays ignored: Ctrl-C must not take its helpers from a worker that is finishing a unit.
         """
         self._binding = self._stop_code = None
-        self.pending = False
-        self._phase = Phase.QUIET
+        self._flag._pending, self._phase = False, Phase.QUIET
+        self.place.leave()
         signal.set_wakeup_fd(-1)
-        for signum in (signal.SIGTERM, signal.SIGQUIT):
-            signal.signal(signum, signal.SIG_DFL)
+        signals.install(dict.fromkeys((signal.SIGTERM, signal.SIGQUIT), signals.DEFAULT))
+
+    def prepare(self) -> None:
+        """From here on the interrupt may be raised, also one that has come before."""
+        self._phase = Phase.STARTING
+        if self._stop_code is ExitCode.INTERRUPTED:
+            self._raise_stop()
 
     def begin(self) -> None:
         """From here on a stop may be raised; one that has come during `on_worker_start` is raised now."""
@@ -143,12 +154,16 @@ class Runtime:
         finally:
             self._inline_pin = None
 
+    def park(self, desk: int) -> bytes:
+        """Wait for what comes from there, and return it; nothing for a spare that is to leave."""
+        return self._wakeups.read(desk, lambda: self._stop_code is not None)
+
     # The handler's side of it: App calls these.
 
     @property
     def pin(self) -> int | None:
         """The worker's PIN."""
-        return self._binding.pin if self._binding else self._inline_pin
+        return self._inline_pin if self.place.pin is None else self.place.pin
 
     @property
     def stop_code(self) -> int | None:
@@ -160,9 +175,13 @@ class Runtime:
         if self._binding is None:
             return
         ident = threading.get_ident()
-        if ident == self._main and self._phase is Phase.RUNNING and not self._reached:
-            self._reached = self._cooperative = True
-            self._binding.cells.mark_cooperative(self._binding.handler)
+        if ident == self._main:
+            if self._phase is Phase.RUNNING and not self._reached:
+                self._reached = self._cooperative = True
+                self._binding.cells.mark_cooperative(self._binding.handler)
+            # A checkpoint before the handler says nothing of the handler.
+            if self._phase is not Phase.STARTING:
+                self.place.beat()
         if self._critical_depths.get(ident):
             return
         self._deliver(ident)
@@ -171,12 +190,11 @@ class Runtime:
         """See `App.sleep`."""
         if seconds < 0:
             raise ValueError(f"sleep takes a number of seconds from 0 on, got {seconds}")
-        no_fds: list[int] = []
-        self.wait(no_fds, seconds)
+        self.wait(list[int](), seconds)
 
     def wait(self, fds: Iterable[Waitable], timeout: float | None) -> list[Waitable]:
         """See `App.wait`."""
-        if _loop_is_running():
+        if loop_is_running():
             raise RuntimeError("app.sleep and app.wait block: inside a running asyncio loop, await instead")
         waited = list(fds)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -184,7 +202,7 @@ class Runtime:
         while True:
             # The pipe first, then the look at what is pending: a signal in between leaves a byte.
             wakeup = self._wakeup_of(ident)
-            if self.pending:
+            if self._flag._pending:
                 self.dispatch()
             ready, woken = poll(waited, wakeup, deadline)
             if woken:
@@ -192,20 +210,6 @@ class Runtime:
                     self._wakeups.drain()
             elif ready or (deadline is not None and time.monotonic() >= deadline):
                 return ready
-
-    def track(self, iterable: Iterable[T], total: int | None) -> Iterator[T]:
-        """See `App.track`."""
-        return track(iterable, total, self)
-
-    def mark(self, done: int, total: int | None) -> None:
-        """Note how many items of `track` are done."""
-        if self._binding is not None:
-            self._binding.cells.write_progress(self._binding.seat, done, total)
-
-    def unit(self, label: str) -> None:
-        """See `App.unit`."""
-        if self._binding is not None:
-            self._binding.cells.write_label(self._binding.seat, str(label))
 
     def stop_all(self, code: int) -> None:
         """See `App.stop_all`."""
@@ -220,21 +224,22 @@ class Runtime:
         self._critical_depths[ident] = self._critical_depths.get(ident, 0) + 1
 
     def leave_critical(self, *, failing: bool) -> None:
-        """End it; the outermost one lets out what is pending, but never over an exception in flight."""
+        """End it: the outermost one proves life, and lets out what is pending, never over an exception in flight."""
         ident = threading.get_ident()
-        depth = self._critical_depths[ident] - 1
-        if depth:
-            self._critical_depths[ident] = depth
+        self._critical_depths[ident] -= 1
+        if self._critical_depths[ident]:
             return
         del self._critical_depths[ident]
-        if self.pending and self._binding is not None and not failing:
+        if ident == self._main and self._reached and self._phase is not Phase.STARTING:
+            self.place.beat()
+        if self._flag._pending and self._binding is not None and not failing:
             self._deliver(ident, again=False)
 
     def enter_interruptible(self) -> None:
         """Begin a section that a stop may cut anywhere."""
         if threading.get_ident() == self._main:
             self._interruptible_depth += 1
-        if self.pending:
+        if self._flag._pending:
             try:
                 self.dispatch()
             except BaseException:
@@ -254,11 +259,11 @@ class Runtime:
         if binding is None:
             return
         if os.getppid() != binding.master:
-            self._arm_watchdog(binding)
+            self._watchdog.end_after(binding.stop_timeout, ExitCode.STOPPED, binding.dump_descriptor)
         code = ExitCode.INTERRUPTED if signum == signal.SIGQUIT else ExitCode.STOPPED
         if code is ExitCode.INTERRUPTED or self._stop_code is None:
             self._stop_code = code
-        self.pending = True
+        self._flag._pending = True
         self._wakeups.announce_stop()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._on_wakeup)
@@ -268,7 +273,14 @@ class Runtime:
     def _record(self, signum: int, _frame: FrameType | None) -> None:
         if signum not in self._recorded:
             self._recorded.append(signum)
-        self.pending = True
+        self._flag._pending = True
+
+    def _probe(self, _signum: int, _frame: FrameType | None) -> None:
+        self.place.probed = self._flag._pending = True
+        if self._interruptible_depth > 0:
+            self.place.beat()
+        elif self._loop is not None:
+            self._loop.call_soon_threadsafe(self._on_wakeup)
 
     def _may_be_cut(self, code: ExitCode) -> bool:
         if self._critical_depths.get(self._main) or not self._admits(code):
@@ -280,11 +292,10 @@ class Runtime:
         return self._phase is Phase.RUNNING or (code is ExitCode.INTERRUPTED and self._phase is not Phase.QUIET)
 
     def _is_cooperative(self) -> bool:
-        binding = self._binding
-        if binding is None or binding.cooperative is not None:
+        if self._cooperative or self._binding is None or self._binding.cooperative is not None:
             return self._cooperative
         # One byte for all workers of the handler: a respawn is not torn in its first unit.
-        return self._cooperative or binding.cells.is_cooperative(binding.handler)
+        return self._binding.cells.is_cooperative(self._binding.handler)
 
     def _deliver(self, ident: int, *, again: bool = True) -> None:
         """Run what is recorded and raise what is due; `again` also if it has been raised in this thread before."""
@@ -297,14 +308,14 @@ class Runtime:
 
     def _run_recorded(self) -> None:
         # Cleared before looking: a trap in between sets it again, and costs one more slow path.
-        self.pending = False
+        self._flag._pending = False
         try:
             while self._recorded and self._binding is not None:
                 for function in self._binding.functions[self._recorded.pop(0)]:
                     function()
         finally:
-            if self._recorded or self._stop_code is not None or not self._reached:
-                self.pending = True
+            if self._recorded or self._stop_code is not None or not self._reached or self.place.probed:
+                self._flag._pending = True
 
     def _raise_stop(self) -> None:
         """Raise Stop, or inside a running loop cancel the handler's task, which does the same at its next await."""
@@ -317,8 +328,9 @@ class Runtime:
             raise Stop(int(code))
 
     def _on_wakeup(self) -> None:
-        """Inside the running loop: a signal has come."""
+        """Inside the running loop: a signal has come, and the loop turns, which is all that a probe wants to know."""
         self._wakeups.drain()
+        self.place.beat()
         if self._stop_code is None or self._task is None or self._critical_depths.get(self._main):
             return
         # The master sends a signal again to stragglers: a clean-up that awaits must not be cancelled by the second.
@@ -326,13 +338,6 @@ class Runtime:
             return
         if self._stop_code is ExitCode.INTERRUPTED or not self._is_cooperative():
             self._raise_stop()
-
-    def _arm_watchdog(self, binding: Binding) -> None:
-        """Leave in `stop_timeout` seconds, whatever the interpreter is doing: the timer is a thread of C code."""
-        # Once: a signal that comes again must not put the end off.
-        if not self._watched:
-            self._watched = True
-            watchdog.end_after(binding.stop_timeout, ExitCode.STOPPED, binding.dump_descriptor)
 
     def _wakeup_of(self, ident: int) -> int | None:
         """Return what wakes this thread: every signal the main thread, a stop the others."""
@@ -342,8 +347,3 @@ class Runtime:
             return self._wakeups.main()
         # In a critical section a stop that is due would wake it again and again.
         return None if self._critical_depths.get(ident) else self._wakeups.others()
-
-
-def _loop_is_running() -> bool:
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-class Marker(Protocol):
-    """What tracking needs of the runtime."""
-
-    pending: bool
-
-    def dispatch(self) -> None:
-        """The checkpoint's slow path."""
-        ...
-
-    def mark(self, done: int, total: int | None) -> None:
-        """Note how many items are done."""
-        ...
-
-
-def track(iterable: Iterable[T], total: int | None, marker: Marker) -> Iterator[T]:
+def track(
+    iterable: Iterable[T],
+    total: int | None,
+    checkpoint: Callable[[], object],
+    mark: Callable[[int, int | None], None],
+) -> Iterator[T]:
     """Yield the items; see `App.track`."""
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
@@ -31,12 +22,11 @@ def track(iterable: Iterable[T], total: int | None, marker: Marker) -> Iterator[
     done = 0
     while True:
         # Before the item is taken: one that a stop leaves behind is still in its iterator.
-        if marker.pending:
-            marker.dispatch()
+        checkpoint()
         try:
             item = next(iterator)
         except StopIteration:
             return
         yield item
         done += 1
-        marker.mark(done, total)
+        mark(done, total)

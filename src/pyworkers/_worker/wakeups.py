@@ -12,9 +12,10 @@ import math
 import os
 import select
 import signal
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from pyworkers._posix import signals
@@ -52,6 +53,19 @@ class Wakeups:
         signal.set_wakeup_fd(self._main[1], warn_on_full_buffer=False)
         return self._main[0]
 
+    def read(self, fd: int, is_stopping: Callable[[], bool]) -> bytes:
+        """In the main thread: return what can be read there first, or nothing as soon as a signal makes it stop."""
+        while True:
+            # The pipe first, then the look: a signal in between leaves a byte.
+            wakeup = self.main()
+            if is_stopping():
+                return b""
+            ready, woken = poll([fd], wakeup, None)
+            if woken:
+                self.drain()
+            elif ready:
+                return os.read(fd, 65536)
+
     def others(self) -> int:
         """Return what a stop makes readable, for good. Whoever asks looks for a stop that is due after this."""
         # Two threads may wait for the first time at once. The trap never takes this lock.
@@ -83,3 +97,9 @@ def poll(fds: Sequence[Waitable], wakeup: int | None, deadline: float | None) ->
     timeout_ms = None if left_s is None else min(math.ceil(left_s * 1000), _TIMEOUT_MAX_MS)
     found = {fd for fd, _ in poller.poll(timeout_ms)}
     return [fd for fd in fds if (fd if isinstance(fd, int) else fd.fileno()) in found], wakeup in found
+
+
+def loop_is_running() -> bool:
+    """Return whether this thread runs an asyncio loop, which a wait would block."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None

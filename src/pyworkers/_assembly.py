@@ -1,0 +1,280 @@
+"""Puts a master's loop together: the core with its plans, the kernel, and what a worker is made of.
+
+Composition, like `_compose` above it: nothing is decided here. Every function that it hands to the master runs there,
+but for what `boot` makes of it on the other side of fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyworkers._core.supervisor import Supervisor
+from pyworkers._core.types import FIRST_SPARE, FailureRecord, Pid, Pin, Previous, Restart, SlotPlan, is_spare
+from pyworkers._logs import SinkHandler
+from pyworkers._master.execute import Crew, Executor
+from pyworkers._master.loop import Loop
+from pyworkers._options import OPTIONS
+from pyworkers._plan import Plan
+from pyworkers._posix import memory, signals
+from pyworkers._posix.cells import Cells, Trace
+from pyworkers._posix.channel import Channel
+from pyworkers._posix.desks import Desks
+from pyworkers._posix.dumps import DumpPipe
+from pyworkers._posix.generations import Generations
+from pyworkers._posix.kernel import PosixKernel
+from pyworkers._worker import boot
+from pyworkers._worker.binding import Assignment, Binding
+from pyworkers.app import App, declaration_of, runtime_of
+from pyworkers.errors import LockError, PyworkersError
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What there is before the loop.
+
+    Attributes:
+        handler: Leads the app's log to its sink.
+        generations: The numbers of attempts, or why there are none.
+        spared: Children that only their owner may reap; None where this process adopts nobody.
+        dropped: The master's descriptors that a child has no use for.
+        announce: Is told, once, whether every worker came up.
+    """
+
+    app: App
+    plan: Plan
+    trapped: signals.MasterSignals
+    handler: SinkHandler
+    generations: Generations | PyworkersError
+    spared: frozenset[Pid] | None
+    dropped: tuple[int, ...]
+    announce: Callable[[bool], None]
+
+    def log(self, level: int, line: str) -> None:
+        """Write a line to the app's log."""
+        self.app.log.log(level, "%s", line)
+
+
+@contextlib.contextmanager
+def assembled(parts: Parts) -> Generator[Loop]:
+    """Return the loop, and take down what it needed after it."""
+    decided, assignment = parts.plan, parts.plan.assignment
+    handlers = declaration_of(parts.app).handlers
+    if any(spec.is_async for spec in handlers):
+        # Loaded once, here, instead of once in each worker.
+        importlib.import_module("asyncio")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environ_of_children(decided.instance.name))
+        stack.enter_context(_lines_buffered())
+        cells = Cells(len(handlers), len(assignment))
+        stack.callback(cells.close)
+        channel = Channel()
+        stack.callback(channel.close)
+        null = os.open(os.devnull, os.O_RDONLY)
+        stack.callback(os.close, null)
+        dumps = None
+        if any(worker.hang_timeout is not None for worker in decided.workers):
+            dumps = DumpPipe()
+            stack.callback(dumps.close)
+        desks = Desks()
+        stack.callback(desks.close)
+        inheritance = boot.Inheritance(
+            master=Pid(os.getpid()),
+            mask=parts.trapped.inherited_mask - signals.WORKER,
+            null=null,
+            dropped=(*parts.dropped, *(() if dumps is None else (dumps.fileno(),))),
+            oom_score=memory.worker_oom_score(),
+            channel=channel,
+            desks=desks,
+        )
+        seats = {pin: seat for seat, pin in enumerate(assignment)}
+        spares = _spares(decided)
+        places = {**assignment, **spares}
+        workers = _Workers(parts, inheritance, seats, places, _jobs(parts, cells, inheritance), desks)
+        crew = Crew(
+            worker_main=workers.main,
+            assign=workers.assign,
+            notice_main=_notice_main(parts, inheritance) if declaration_of(parts.app).on_failure else None,
+            handlers={pin: handlers[place].name for pin, place in places.items()},
+            leaders=frozenset(pin for pin, place in places.items() if decided.workers[place].kill_group),
+            clear=lambda pin: None if is_spare(pin) else cells.clear(seats[pin]),
+            trace=lambda pin: Trace() if is_spare(pin) else cells.read(seats[pin]),
+            beat=lambda pin: cells.read_beat(seats[pin]),
+            announce=parts.announce,
+            log=parts.log,
+        )
+        core = Supervisor(
+            [_slot_plan(decided, pin) for pin in assignment]
+            + [_spare_plan(decided, pin, place) for pin, place in spares.items()],
+            _jittered,
+        )
+        kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
+        yield Loop(core, kernel, Executor(kernel, crew), parts.handler)
+
+
+def _slot_plan(decided: Plan, pin: Pin) -> SlotPlan:
+    place = decided.assignment[pin]
+    worker = decided.workers[place]
+    return SlotPlan(
+        pin,
+        normal_exit_codes=decided.instance.normal_exit_codes,
+        permanent_failure_codes=decided.instance.permanent_failure_codes,
+        restart=Restart(worker.restart),
+        backoff=worker.backoff,
+        max_restarts=worker.max_restarts,
+        restart_period=worker.restart_period,
+        stop_timeout=worker.stop_timeout,
+        hang_timeout=worker.hang_timeout,
+        max_runtime=worker.max_runtime,
+        max_rss=worker.max_rss,
+        handler=place,
+        group=worker.group if worker.strategy == "all" else None,
+    )
+
+
+def _spares(decided: Plan) -> dict[Pin, int]:
+    """Return the seats of the spares, and the place of each one's handler; a handler without a PIN needs none."""
+    places = sorted(set(decided.assignment.values()))
+    wanted = [place for place in places for _ in range(decided.workers[place].spares)]
+    return {Pin(FIRST_SPARE + number): place for number, place in enumerate(wanted)}
+
+
+def _spare_plan(decided: Plan, pin: Pin, place: int) -> SlotPlan:
+    """Return the policy of a spare: whatever ends it, another one is warmed."""
+    worker = decided.workers[place]
+    return SlotPlan(
+        pin,
+        normal_exit_codes=frozenset(),
+        restart=Restart.ALWAYS,
+        backoff=worker.backoff,
+        stop_timeout=worker.stop_timeout,
+        handler=place,
+    )
+
+
+def _jobs(parts: Parts, cells: Cells, inheritance: boot.Inheritance) -> tuple[boot.Job, ...]:
+    """Return what the workers of each handler need to know; made once, so that a respawn makes nothing of it."""
+    app, decided, declaration = parts.app, parts.plan, declaration_of(parts.app)
+    return tuple(
+        boot.Job(
+            binding=Binding(
+                handler=place,
+                master=inheritance.master,
+                cooperative=worker.cooperative,
+                stop_timeout=worker.stop_timeout,
+                is_watched=worker.hang_timeout is not None,
+                functions=declaration.on_signal,
+                cells=cells,
+                channel=inheritance.channel,
+                dump_descriptor=parts.handler.sink.dump_descriptor(),
+            ),
+            runtime=runtime_of(app),
+            handler_name=spec.name,
+            handler=spec.call,
+            is_async=spec.is_async,
+            on_warm=declaration.on_worker_warm,
+            on_start=declaration.on_worker_start,
+            on_exit=declaration.on_worker_exit,
+            traps=runtime_of(app).traps(declaration.on_signal),
+            leads_group=worker.kill_group,
+            log=app.log,
+            sink_handler=parts.handler,
+        )
+        for place, (spec, worker) in enumerate(zip(declaration.handlers, decided.workers, strict=True))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Workers:
+    """Makes the function that a forked process runs, and tells a spare what it has waited for."""
+
+    parts: Parts
+    inheritance: boot.Inheritance
+    seats: Mapping[Pin, int]
+    places: Mapping[Pin, int]
+    jobs: Sequence[boot.Job]
+    desks: Desks
+
+    def main(self, pin: Pin, previous: Previous | None) -> Callable[[], int]:
+        """Return that of the PIN's next worker, or of the spare's next process."""
+        job = self.jobs[self.places[pin]]
+        if is_spare(pin):
+            desk = self.desks.open(pin)
+            return lambda: boot.run_spare(job, desk, self.inheritance)
+        assignment = self._assignment(pin, previous)
+        return lambda: boot.run_worker(job, assignment, self.inheritance)
+
+    def assign(self, spare: Pin, pin: Pin, previous: Previous | None) -> None:
+        """Let this spare be the PIN's next worker."""
+        self.desks.hand(spare, self._assignment(pin, previous).packed())
+
+    def _assignment(self, pin: Pin, previous: Previous | None) -> Assignment:
+        return Assignment(pin, self.seats[pin], self._generation(), previous)
+
+    def _generation(self) -> int | PyworkersError:
+        generations = self.parts.generations
+        if not isinstance(generations, Generations):
+            return generations
+        try:
+            return generations.take()
+        except OSError as error:
+            # A worker that does not ask for it can do its work on a full disk; for one that does, no number is better
+            # than a wrong one.
+            return LockError(f"app.generation has no number: {error.filename}: {os.strerror(error.errno or 0)}")
+
+
+def _notice_main(parts: Parts, inheritance: boot.Inheritance) -> Callable[[FailureRecord], Callable[[], int]]:
+    functions = declaration_of(parts.app).on_failure
+
+    def notice_main(record: FailureRecord) -> Callable[[], int]:
+        calls = [functools.partial(function, record) for function in functions]
+        return lambda: boot.run_notice(calls, inheritance, parts.app.log, parts.handler.sink)
+
+    return notice_main
+
+
+@contextlib.contextmanager
+def _environ_of_children(name: str) -> Generator[None]:
+    """Set what all children shall see in the environment: here, where no code of the user runs meanwhile."""
+    # The option variables go: an instance that a worker starts must not inherit them.
+    gone = {option.variable: os.environ.pop(option.variable, None) for option in OPTIONS.values()}
+    ours = {"PYWORKERS_WORKER_NAME": name, "PYWORKERS_WORKER_MASTER_PID": str(os.getpid())}
+    before = {**gone, **{variable: os.environ.get(variable) for variable in ours}}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
+
+
+@contextlib.contextmanager
+def _lines_buffered() -> Generator[None]:
+    """Let what children print appear by lines, as on a terminal."""
+    # Not every object that stands in for stdout can do it; it may be closed, or its other end gone.
+    reconfigure: Any = getattr(sys.stdout, "reconfigure", None)
+    before = getattr(sys.stdout, "line_buffering", False)
+    if reconfigure is None or before:
+        yield
+        return
+    with contextlib.suppress(OSError, ValueError):
+        reconfigure(line_buffering=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            reconfigure(line_buffering=False)
+
+
+def _jittered(delay_s: float) -> float:
+    # Not from `random`, which reseeds itself after every fork of a program that has loaded it: 45 pages of each child.
+    return delay_s * (0.5 + int.from_bytes(os.urandom(4), "big") / 2**33)

@@ -1,0 +1,75 @@
+"""A worker's place as its handler sees it: who it is, and the marks that it leaves for the master in shared memory.
+
+Outside a worker there is no place, and everything here is harmless.
+"""
+
+from __future__ import annotations
+
+import time
+
+from pyworkers._core.types import Previous
+from pyworkers._posix.cells import Cells
+from pyworkers._worker.binding import Assignment, Binding
+from pyworkers.errors import PyworkersError
+
+
+class Place:
+    """One process's place, if it has any.
+
+    Attributes:
+        probed: Whether the next checkpoint of the main thread is to leave a beat.
+    """
+
+    def __init__(self) -> None:
+        self.probed = False
+        self._cells: Cells | None = None
+        self._assignment: Assignment | None = None
+
+    def take(self, binding: Binding, assignment: Assignment) -> None:
+        """Become that of this worker."""
+        self._cells, self._assignment = binding.cells, assignment
+        # Detection of a hang starts with the first checkpoint, so that one is to leave a beat, unasked.
+        self.probed = binding.is_watched
+
+    def leave(self) -> None:
+        """In a process that the worker forks: it has no place of its own."""
+        self._assignment = self._cells = None
+
+    @property
+    def pin(self) -> int | None:
+        """The PIN, if this process holds one."""
+        return self._assignment.pin if self._assignment else None
+
+    @property
+    def generation(self) -> int:
+        """The number of this attempt; 0 outside of a worker.
+
+        Raises:
+            PyworkersError: It has none.
+        """
+        if self._assignment is None:
+            return 0
+        if isinstance(self._assignment.generation, PyworkersError):
+            raise self._assignment.generation
+        return self._assignment.generation
+
+    @property
+    def previous(self) -> Previous | None:
+        """How the process before this one ended."""
+        return self._assignment.previous if self._assignment else None
+
+    def unit(self, label: str) -> None:
+        """See `App.unit`."""
+        if self._cells is not None and self._assignment is not None:
+            self._cells.write_label(self._assignment.seat, str(label))
+
+    def mark(self, done: int, total: int | None) -> None:
+        """Note how many items of `track` are done."""
+        if self._cells is not None and self._assignment is not None:
+            self._cells.write_progress(self._assignment.seat, done, total)
+
+    def beat(self) -> None:
+        """In the main thread, at a checkpoint: answer the master's probe, if there was one."""
+        if self.probed and self._cells is not None and self._assignment is not None:
+            self.probed = False
+            self._cells.write_beat(self._assignment.seat, time.monotonic())
