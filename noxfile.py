@@ -1,9 +1,9 @@
-"""The project's checks: `nox` runs them all; `nox -s tests-3.12 -- -k lock` runs a part of one."""
+"""The project's checks: `nox` runs all but the longest; `nox -s tests-3.12 -- -k lock` runs a part of one."""
 
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "fire", "lint", "typing", "build"]
+nox.options.sessions = ["tests", "fire", "sim", "lint", "typing", "build"]
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 
@@ -39,6 +39,38 @@ def fire(session: nox.Session) -> None:
     """Run the tests that repeat a failure until it has had every chance to show."""
     session.install("-e", ".", *group("test"))
     session.run("pytest", *PARALLEL, "-m", "fire", "--timeout=600", *session.posargs)
+
+
+@nox.session
+def sim(session: nox.Session) -> None:
+    """Simulate a million events from a new seed, which is printed; `-- --seed N --events N` repeats a run."""
+    session.install("-e", ".")
+    session.chdir("tests")
+    session.run("python", "-m", "sim", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Shoot at a real instance for two minutes, from a new seed, which is printed; `-- --seed N` repeats a run."""
+    session.install("-e", ".")
+    session.chdir("tests")
+    session.run("python", "-m", "chaos", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure pyworkers beside its peers, in the same run; `-- --sizes 10,100,1000 --rounds 5` takes its time."""
+    session.install("-e", ".", *group("bench"))
+    session.chdir("tests")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the core in some 1,350 ways, and see which of them its tests do not notice; it takes half an hour."""
+    session.install("-e", ".", *group("mutation"))
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
 
 
 @nox.session

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, Instance, until
+from helpers import Bench, Instance, state, until
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -64,6 +64,27 @@ def see_batches(_bench: Bench, instance: Instance) -> None:
     """Wait until both workers are at it."""
     for pin in (0, 1):
         instance.await_log(rf"INFO fetch pin={pin}: batch 1: \['page 0 of pin {pin}', 'page 1 of pin {pin}'\]")
+
+
+def see_replacements(_bench: Bench, instance: Instance) -> None:
+    """Wait for the successors of the worker that hangs and of one that grows old."""
+    instance.await_log(r"leaving out page 3")
+    recycled = instance.await_log(r"worker recycled resize pin=(\d) pid=\d+ max_runtime reached=\d\.\ds; asking it")
+    instance.await_log(r"worker ended resize pin=\d pid=\d+ exit=143 after=\d+\.\ds; respawning now\n")
+    instance.worker(int(recycled[0][1]), 2)
+
+
+def shoot_when_the_spare_is_ready(_bench: Bench, instance: Instance) -> None:
+    """End a worker, and see that the spare takes its place, and another one that of the spare."""
+    (spare,) = instance.await_log(r"worker started answer spare=0 pid=(\d+)")
+    instance.await_log(rf"\[{spare[1]}\] INFO answer spare: ready")
+    # From here on it sleeps only where it waits for its PIN.
+    until(lambda: state(int(spare[1])) == "S", "the spare to wait")
+    instance.await_log(r"answer pin=0: 100 is the sum")
+    os.kill(instance.worker(0), signal.SIGKILL)
+    instance.await_log(rf"\[{spare[1]}\] INFO answer pin=0: 100 is the sum")
+    assert instance.worker(0, 2) == int(spare[1])
+    instance.await_log(r"answer spare: ready", 2)
 
 
 ENTRIES = {
@@ -133,6 +154,51 @@ ENTRIES = {
             r"INFO all workers stopped; master exits$": 1,
         },
         meanwhile=see_batches,
+    ),
+    "hang_and_age": Entry(
+        {
+            r"ERROR worker hung fetch pin=0 pid=\d+ silent=\d+\.\ds; its stacks follow, then it is replaced$": 1,
+            r"ERROR stack fetch pin=0 pid=\d+:   File \".*/examples/hang_and_age\.py\", line 34 in store$": 1,
+            r"worker ended fetch pin=0 pid=\d+ exit=131 cause=hang after=\d+\.\ds unit='page 3'; respawning now$": 1,
+            r"INFO fetch pin=0: leaving out page 3$": 1,
+            r"INFO all workers stopped; master exits$": 1,
+        },
+        meanwhile=see_replacements,
+    ),
+    "group_restart": Entry(
+        {
+            r"worker ended collect pin=0 pid=\d+ signal=SIGKILL after=\d+\.\ds; respawning with its group$": 1,
+            r"WARNING group restarting feed after pin=\d workers=\d; all start again$": 1,
+            # Who sends in the very moment of that death fails by itself.
+            r"worker ended send pin=[12] pid=\d+ exit=(143|1) after=\d+\.\ds( done=./5)?; respawning with its group$": 2,
+            r"INFO worker started collect pin=0 pid=\d+$": 2,
+            r"INFO worker started send pin=[12] pid=\d+$": 4,
+            r"INFO collect pin=0: all 10 messages have come$": 1,
+            r"; finished$": 3,
+            r"INFO all workers finished; master exits$": 1,
+        }
+    ),
+    "fencing": Entry(
+        {
+            r"worker ended convert pin=0 pid=\d+ signal=SIGKILL after=.* unit='page 3' done=3/6; respawning now$": 1,
+            r"INFO convert pin=0: skipping page 3 after signal=SIGKILL$": 1,
+            r"INFO convert pin=0: refused: a late write$": 1,
+            r"INFO worker ended convert pin=0 pid=\d+ exit=0 after=\d+\.\ds; finished$": 1,
+            r"INFO all workers finished; master exits$": 1,
+            r"ERROR": 0,
+        }
+    ),
+    "warm_spares": Entry(
+        {
+            r"worker ended answer pin=0 pid=\d+ signal=SIGKILL after=\d+\.\ds( done=\d+/225)?; respawning now$": 1,
+            r"INFO answer pin=0: 100 is the sum of 47 and 53$": 2,
+            r"INFO worker started answer pin=0 pid=\d+$": 2,
+            r"INFO worker started answer spare=0 pid=\d+$": 2,
+            r"INFO answer pin=[01]: ready$": 2,
+            r"INFO all workers stopped; master exits$": 1,
+            r"ERROR": 0,
+        },
+        meanwhile=shoot_when_the_spare_is_ready,
     ),
 }
 

@@ -7,19 +7,23 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from helpers import PATIENCE_S, Bench, Instance
-from pyworkers import ExitCode
+from helpers import PATIENCE_S, Bench, Instance, alive, state, until
+from pyworkers import App, ExitCode
 from pyworkers._options import OPTIONS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = [(found[1], found[2]) for found in re.finditer(r"(?ms)^```(.*?)\n(.*?)^```$", README)]
 PROGRAMS = {source.split("\n", 1)[0][2:].removesuffix(".py"): source for kind, source in BLOCKS if kind == "python"}
+LOGS = {re.findall(r" (\w+)\[\d+\] ", text)[0]: text for kind, text in BLOCKS if kind == "log"}
 COMMANDS = [line for kind, text in BLOCKS[1:] if kind == "sh" for line in text.splitlines()]
 
 SET_UP = """\
@@ -30,10 +34,10 @@ python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/python -m pywor
 UNTIL_TERM = {"units": 2, "waits": 2, "fetcher": 2}
 """Programs that run until they are stopped, with the number of their workers."""
 
-TO_THE_END = {"pins": 8, "hooks": 2}
+TO_THE_END = {"pins": 8, "hooks": 2, "shared": 2}
 """Programs that end by themselves, likewise."""
 
-OWN_TESTS = {"crawler", "script"}
+OWN_TESTS = {"crawler", "script", "failing", "watch", "warm", "pages"}
 """Programs that other tests below run."""
 
 UNIT_TESTS = {"test_once": "test_collect"}
@@ -90,6 +94,8 @@ def test_every_block_has_a_rule() -> None:
     assert {kind for kind, _ in BLOCKS} == {"sh", "python", "log", "crontab"}
     assert README.count("\n```") == 2 * len(BLOCKS)
     assert len(PROGRAMS) == sum(kind == "python" for kind, _ in BLOCKS)
+    assert len(LOGS) == sum(kind == "log" for kind, _ in BLOCKS)
+    assert set(LOGS) == {"crawler", "failing", "watch", "warm", "pages", "shared"}
     assert set(PROGRAMS) == {*UNTIL_TERM, *TO_THE_END, *UNIT_TESTS, *OWN_TESTS}
 
 
@@ -132,6 +138,7 @@ def test_program_runs_to_its_end(name: str, bench: Bench) -> None:
     assert instance.wait() == 0
     assert not instance.matches("ERROR|respawning"), instance.log
     assert len(instance.matches("worker ended")) == TO_THE_END[name]
+    assert_promised(instance, LOGS.get(name, ""))
 
 
 def test_script_starts_itself(bench: Bench) -> None:
@@ -192,22 +199,189 @@ def test_crontab_line_is_accepted(bench: Bench) -> None:
 
 def test_log_is_that_of_a_real_run(bench: Bench) -> None:
     """PIN 1 is killed, then the master gets TERM; numbers, and the order in which workers leave, may differ."""
-    (promised,) = [text for kind, text in BLOCKS if kind == "log"]
     instance = start(bench, "crawler:app")
     instance.await_log("still here")
     os.kill(instance.worker(1), signal.SIGKILL)
     instance.worker(1, 2)
     assert instance.stop() == 0
 
-    assert blurred(instance.log) == blurred(promised)
+    assert blurred(instance.log) == blurred(LOGS["crawler"])
 
 
-def blurred(log: str) -> list[str]:
-    """Return the lines of a log in an order of their own, without what differs from run to run."""
+def blurred(log: str) -> Counter[str]:
+    """Return the lines of a log without their order, and without what differs from run to run."""
     log = re.sub(r"(?m)^\S+ \S+ ", "", log)
-    log = re.sub(r" unit='page \d+'| done=\d+/1000", "", log)
-    log = re.sub(r"\[\d+\]|pid=\d+|after=\d+\.\ds", "...", log)
-    return sorted(log.splitlines())
+    log = re.sub(r" unit='page \d+'| done=\d+/\d+", "", log)
+    log = re.sub(r"\[\d+\]|pid=\d+|(after|silent)=\d+\.\ds|in \d\.\ds|0x\w+|page \d+|/\S+/", "...", log)
+    return Counter(log.splitlines())
+
+
+def assert_promised(instance: Instance, promised: str) -> None:
+    """Check that the lines stand in the log of a run, among others."""
+    assert blurred(promised) <= blurred(instance.log), instance.log
+
+
+def test_failures_are_told_and_counted(bench: Bench) -> None:
+    """The one PIN is given up after two restarts, the other one at once, and the exit code says so."""
+    instance = start(bench, "failing:app")
+
+    assert instance.wait() == 1
+    assert len(instance.matches("worker started fetch")) == 3
+    assert len(instance.matches("worker started configure")) == 1
+    assert instance.log.endswith(" failed=0,1; master exits code=1\n")
+    assert_promised(instance, LOGS["failing"])
+
+
+def test_hang_is_found_and_shown(bench: Bench) -> None:
+    """With the line of the program in which it stands."""
+    instance = start(bench, "watch:app")
+
+    assert instance.wait() == 0
+    assert_promised(instance, LOGS["watch"])
+    (line,) = instance.matches(r'watch\.py", line (\d+) in fetch')
+    assert "here.recv" in PROGRAMS["watch"].splitlines()[int(line[1]) - 1]
+
+
+def test_every_named_checkpoint_proves_life(bench: Bench) -> None:
+    """A worker that reaches one kind of them alone, again and again, is not taken for hung."""
+    bench.app(
+        """
+        import asyncio
+        app = App("shop", hang_timeout=1)
+
+        @app.worker(pins=range(6))
+        def work(pin):
+            app.checkpoint()
+            items = app.track(range(10_000))
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                if pin == 0:
+                    app.checkpoint()
+                elif pin == 1:
+                    app.sleep(0.01)
+                elif pin == 2:
+                    app.wait([], 0.01)
+                elif pin == 3:
+                    next(items)
+                elif pin == 4:
+                    with app.critical():
+                        time.sleep(0.01)
+                else:
+                    with app.interruptible():
+                        time.sleep(2)
+                time.sleep(0.01)
+            (here / f"done.{pin}").touch()
+            app.sleep(3600)
+
+        @app.worker(pins=6)
+        async def turn():
+            app.checkpoint()
+            await asyncio.sleep(3)
+            (here / "done.6").touch()
+            while True:
+                app.checkpoint()
+                await asyncio.sleep(0.1)
+        """
+    )
+    instance = bench.start()
+
+    until(lambda: len(list(bench.directory.glob("done.*"))) == 7, "three seconds of each kind")
+    assert instance.stop() == 0
+    assert not instance.matches("hung|respawning"), instance.log
+
+
+def test_spare_takes_the_pin_of_a_worker_that_was_killed(bench: Bench) -> None:
+    """The process is the one that has waited, and another one gets ready."""
+    instance = start(bench, "warm:app")
+    (spare,) = instance.await_log(r"worker started translate spare=0 pid=(\d+)")
+    instance.await_log("translate spare: ready")
+    # From here on it sleeps only where it waits for its PIN.
+    until(lambda: state(int(spare[1])) == "S", "the spare to wait")
+    instance.await_log("pin=1: a dog is a Hund")
+    os.kill(instance.worker(1), signal.SIGKILL)
+
+    assert instance.worker(1, 2) == int(spare[1])
+    instance.await_log("translate spare: ready", 2)
+    assert instance.stop() == 0
+    assert_promised(instance, LOGS["warm"])
+    assert not instance.matches("ERROR")
+
+
+def test_poison_is_skipped_and_a_late_write_refused(bench: Bench) -> None:
+    """The page at which the worker was shot has a row, and with the generation of the dead one nothing is written."""
+    instance = start(bench, "pages:app")
+    with closing(sqlite3.connect(bench.directory / "pages.db", isolation_level=None)) as database:
+        until(lambda: pages_in(database), "a page")
+        ((generation,),) = database.execute("SELECT generation FROM claim").fetchall()
+        os.kill(instance.worker(0), signal.SIGKILL)
+        (skipped,) = instance.await_log(r"skipping (page \d+) after signal=SIGKILL")
+        until(lambda: skipped[1] in pages_in(database), "the row of the page that is skipped")
+
+        with pytest.raises(sqlite3.IntegrityError, match="a late write"):
+            database.execute("INSERT INTO page VALUES ('late', 0, ?, '')", (generation,))
+        database.execute("INSERT INTO page VALUES ('in time', 0, ?, '')", (generation + 1,))
+
+    assert instance.stop() == 0
+    assert_promised(instance, LOGS["pages"])
+    assert (bench.directory / "pages.lock.generation").exists()
+
+
+def pages_in(database: sqlite3.Connection) -> list[str]:
+    """Return the names of the pages that have a row; none as long as there is no table."""
+    try:
+        return [name for (name,) in database.execute("SELECT name FROM page")]
+    except sqlite3.OperationalError:
+        return []
+
+
+def test_audit_refuses_to_start_when_strict(bench: Bench) -> None:
+    """The same findings as without, and code 2."""
+    instance = start(bench, "shared:app", "--strict")
+
+    assert instance.wait() == 2
+    assert_promised(instance, LOGS["shared"])
+    assert not instance.matches("worker started")
+
+
+def test_table_of_needs_names_options_and_sections(bench: Bench) -> None:
+    """Each link leads to a heading, and what is written as an option is one."""
+    anchors = {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall("(?m)^#+ .*", README)
+    }
+    links = re.findall(r"\]\(#([^)]*)\)", README)
+
+    assert len(links) > 8
+    assert set(links) <= {anchor.lstrip("-") for anchor in anchors}
+    for row in rows("What else there is:"):
+        for word in words(row[1]):
+            name = re.match(r"(?:app\.)?(\w+)", word)
+            assert name
+            assert name[1] in OPTIONS or name[1] == "check" or hasattr(App, name[1]), word
+
+
+def test_what_a_worker_has_started_ends_with_it(bench: Bench) -> None:
+    """Its process group is gone before the successor starts; a session of its own has escaped."""
+    bench.app(
+        """
+        import subprocess
+        app = App("shop")
+
+        @app.worker(pins=0)
+        def work():
+            pids = [subprocess.Popen(["sleep", "1000"], start_new_session=own).pid for own in (False, True)]
+            app.log.info("pids %d %d", *pids)
+            app.sleep(1000)
+        """
+    )
+    instance = bench.start()
+    (first,) = instance.await_log(r"pids (\d+) (\d+)")
+
+    os.kill(instance.worker(0), signal.SIGKILL)
+    instance.worker(0, 2)
+
+    until(lambda: not alive(int(first[1])), "the end of its process group")
+    assert alive(int(first[2]))
+    assert instance.stop() == 0
 
 
 def test_options_table_is_complete_and_right(bench: Bench) -> None:
