@@ -384,7 +384,7 @@ def test_on_start_that_never_returns_can_be_stopped(bench: Bench) -> None:
     until((bench.directory / "here").exists, "on_start")
 
     assert master.stop() == 0
-    assert master.matches("stopped in on_start reason=SIGTERM")
+    assert master.matches("stopped in on_start function=slow reason=SIGTERM")
 
 
 def test_on_stop_that_raises_is_a_failure(bench: Bench) -> None:

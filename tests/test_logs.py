@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, children, until
+from helpers import Bench, state, until
 from pyworkers._logs import BACKLOG_MAX, SinkHandler, StderrSink, SyslogSink
 
 CRASH_LOOP = """
@@ -369,9 +369,12 @@ def test_real_syslog_daemon_at_dev_log(bench: Bench) -> None:
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed (Debian: strace)")
 def test_idle_instance_makes_no_system_call(bench: Bench) -> None:
     """Idle costs nothing: no tick, no poll with a timeout; strace sees the master sleep through."""
-    master = bench.start("app = App()\n\n@app.worker(pins=range(5))\ndef work(pin):\n    app.sleep(3600)\n")
-    until(lambda: len(children(master.pid)) == 5, "five workers")
+    work = "def work(pin):\n    (here / f'up.{pin}').touch()\n    app.sleep(3600)\n"
+    master = bench.start(f"app = App()\n\n@app.worker(pins=range(5))\n{work}")
+    until(lambda: len(list(bench.directory.glob("up.*"))) == 5, "five workers")
     master.await_log("worker started", 5)
+    # What they said when they came up has woken it: it sleeps again when it has heard them.
+    until(lambda: state(master.pid) == "S", "the master to sleep")
     trace = bench.directory / "trace"
     with subprocess.Popen(["strace", "-o", str(trace), "-p", str(master.pid)], stderr=subprocess.PIPE) as tracer:
         assert tracer.stderr is not None

@@ -814,7 +814,7 @@ def test_term_to_the_whole_group_is_no_failure_of_the_workers(bench: Bench) -> N
         def tell(record) -> None:
             (here / "told").touch()
 
-        @app.worker(pins=range(3))
+        @app.worker(pins=range(3), kill_group=False)
         def work(pin: int) -> None:
             (here / f"up.{pin}").touch()
             time.sleep(3600)
