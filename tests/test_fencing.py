@@ -362,6 +362,7 @@ def test_previous_tells_how_the_one_before_ended_and_at_what(bench: Bench, end: 
     assert first == "None"
     assert second == f"Previous(cause='{cause}', attempt=1, unit='page 2')"
     assert third == f"Previous(cause='{cause}', attempt=2, unit='page 3')"
+    master.worker(3, attempt=3)
     assert len(master.matches(r"worker ended work pin=3 .* unit='page [23]'")) == 2
     assert master.stop() == 0
 

@@ -93,6 +93,7 @@ def test_failure_of_one_restarts_all_and_no_old_life_goes_on_beside_a_new_one(be
     os.kill(culprit, signal.SIGKILL)
 
     second_lives(bench, {0, 1, 2, 3})
+    master.await_log("worker started", 9)
     assert master.matches(
         rf"WARNING worker ended sell pin=0 pid={culprit} signal=SIGKILL .*; respawning with its group"
     )
@@ -260,9 +261,9 @@ def test_two_failures_at_the_same_time_are_one_restart(bench: Bench) -> None:
     """Who fails while the group is on its way out belongs to the same restart."""
     master = start(bench)
 
+    culprits = [master.worker(pin) for pin in (0, 3)]
     # Both are dead before the master can look at either.
     master.signal(signal.SIGSTOP)
-    culprits = [master.worker(pin) for pin in (0, 3)]
     for pid in culprits:
         os.kill(pid, signal.SIGKILL)
     until(lambda: not any(alive(pid) for pid in culprits), "both deaths")
@@ -419,6 +420,7 @@ def stubborn(pin):
     os.kill(master.worker(0), signal.SIGKILL)
     bench.await_text("book", "begin", 4)
 
+    master.await_log("worker started", 4)
     assert master.matches("worker has not left stubborn pin=1 .*; killing it by SIGKILL")
     killed = master.log.index("signal=SIGKILL after", master.log.index("killing it by SIGKILL"))
     assert killed < [found.start() for found in master.matches(r"worker started \S+ pin=\d")][2]

@@ -170,6 +170,7 @@ def stop() -> None:
     # Of four children the two helpers have ended, and are not ours to collect.
     until(lambda: len(children(master.pid)) == 4 and len(zombies(master)) == 2, "workers and helpers alone")
 
+    master.await_log("worker started", 4)
     assert len(master.matches("worker ended")) == 2
     assert master.stop() == 0
     assert bench.read("codes") == "7 8"

@@ -138,6 +138,7 @@ def stubborn():
 """
     )
     bench.await_text("previous", "signal=SIGKILL")
+    master.worker(0, attempt=2)
 
     assert re.search(
         r"INFO worker recycled stubborn .*?interrupting it by SIGQUIT.*?killing it by SIGKILL"

@@ -430,7 +430,7 @@ ENDLESS = {
 }
 
 NEVER_WARM = """
-app = App(spares=1, stop_timeout=1)
+app = App(spares=1, stop_timeout=2)
 {notes}
 @app.on_worker_warm
 def warm():
