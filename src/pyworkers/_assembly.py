@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyworkers._core.supervisor import Supervisor
-from pyworkers._core.types import FIRST_SPARE, FailureRecord, Pid, Pin, Previous, Restart, SlotPlan, is_spare
+from pyworkers._core.types import FailureRecord, Pid, Pin, Previous, Restart, SlotPlan, is_spare
 from pyworkers._logs import SinkHandler
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
@@ -94,7 +94,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
             desks=desks,
         )
         seats = {pin: seat for seat, pin in enumerate(assignment)}
-        spares = _spares(decided)
+        spares = decided.spares()
         places = {**assignment, **spares}
         workers = _Workers(parts, inheritance, seats, places, _jobs(parts, cells, inheritance), desks)
         crew = Crew(
@@ -136,13 +136,6 @@ def _slot_plan(decided: Plan, pin: Pin) -> SlotPlan:
         handler=place,
         group=worker.group if worker.strategy == "all" else None,
     )
-
-
-def _spares(decided: Plan) -> dict[Pin, int]:
-    """Return the seats of the spares, and the place of each one's handler; a handler without a PIN needs none."""
-    places = sorted(set(decided.assignment.values()))
-    wanted = [place for place in places for _ in range(decided.workers[place].spares)]
-    return {Pin(FIRST_SPARE + number): place for number, place in enumerate(wanted)}
 
 
 def _spare_plan(decided: Plan, pin: Pin, place: int) -> SlotPlan:

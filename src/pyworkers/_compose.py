@@ -19,7 +19,7 @@ from pyworkers._declare import Declaration, name_of
 from pyworkers._logs import Sink, SinkHandler, StderrSink, SyslogSink
 from pyworkers._master.entry import Entry, Gate, enter, held_by
 from pyworkers._plan import Plan, plan
-from pyworkers._posix import process, signals
+from pyworkers._posix import limits, process, signals
 from pyworkers._posix.generations import Generations
 from pyworkers._posix.lockfile import LockFile, reason
 from pyworkers._posix.signals import Interrupted, MasterSignals
@@ -171,6 +171,11 @@ class _Instance:
                     self._log(logging.WARNING, f"already running: {held_by(self._lock, tenure)}")
                 return ExitCode.OK if run.if_running == "exit" else ExitCode.BUSY
             self._generations = self._numbers(self._lock)
+        pin_count, spare_count = len(self._plan.assignment), len(self._plan.spares())
+        # A pipe for each spare; the master is a process, too.
+        if (why := limits.shortage(pin_count + spare_count + 1, 2 * spare_count)) is not None:
+            self._log(logging.ERROR, f"not started: {why}; raise that, or have fewer PINs or spares")
+            return ExitCode.USAGE
         if run.daemon:
             self._detach()
         if self._lock is not None:
@@ -292,7 +297,13 @@ class _Instance:
                 dropped,
                 self._announce,
             )
-            with assembled(parts) as loop:
+            with contextlib.ExitStack() as stack:
+                try:
+                    loop = stack.enter_context(assembled(parts))
+                except OSError as error:
+                    what = "cannot get the shared memory or a descriptor that the master needs"
+                    self._log(logging.ERROR, f"not started: {what}: {os.strerror(error.errno or 0)}")
+                    return ExitCode.USAGE
                 return loop.run()
         finally:
             if not frozen_before:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pyworkers import _audit, _settings
 from pyworkers._core import scheduler
-from pyworkers._core.types import Pin
+from pyworkers._core.types import FIRST_SPARE, Pin
 from pyworkers._declare import Declaration
 from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings
 from pyworkers.errors import DeclarationError, UsageError
@@ -28,6 +28,12 @@ class Plan:
     run: RunSettings
     assignment: Mapping[Pin, int]
     workers: tuple[WorkerSettings, ...]
+
+    def spares(self) -> dict[Pin, int]:
+        """Return the seats of the spares, and each one's handler; a handler without a PIN needs none."""
+        places = sorted(set(self.assignment.values()))
+        wanted = [place for place in places for _ in range(self.workers[place].spares)]
+        return {Pin(FIRST_SPARE + number): place for number, place in enumerate(wanted)}
 
 
 def plan(declaration: Declaration, given: Mapping[str, object], only: int | None = None) -> Plan:

@@ -17,7 +17,7 @@ import pytest
 
 from helpers import PATIENCE_S, state, until
 from pyworkers._core.types import Pid
-from pyworkers._posix import memory, process, signals
+from pyworkers._posix import cgroups, memory, process, signals
 from pyworkers._posix.memory import OomKills
 
 MB = 1024 * 1024
@@ -305,7 +305,7 @@ def test_counter_of_the_own_group_is_found(tmp_path: Path, monkeypatch: pytest.M
         "/proc/self/cgroup": layout.memberships,
         "/proc/self/mountinfo": layout.mounts.replace("POINT", str(tmp_path)),
     }
-    monkeypatch.setattr(memory, "_read", told.__getitem__)
+    monkeypatch.setattr(cgroups, "_read", told.__getitem__)
     monkeypatch.setattr(memory, "_VMSTAT", str(tmp_path / "vmstat"))
     for other in ("vmstat", *layout.others, layout.counter):
         (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
@@ -326,7 +326,7 @@ def test_counter_of_this_machine_is_found() -> None:
 
 def test_system_without_any_facts_is_harmless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where there is no /proc, nothing is known, nothing counted, and nothing raised."""
-    monkeypatch.setattr(memory, "_read", lambda _: "")
+    monkeypatch.setattr(cgroups, "_read", lambda _: "")
     monkeypatch.setattr(memory, "_VMSTAT", str(tmp_path / "none"))
     monkeypatch.setattr(memory, "_OWN_SCORE", str(tmp_path / "none"))
 

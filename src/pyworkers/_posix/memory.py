@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from pyworkers._core.types import Pid
+from pyworkers._posix import cgroups
 
 _RESIDENT = re.compile(rb"^(?:VmRSS|HugetlbPages):\s+(\d+) kB$", re.MULTILINE)
 _PRIVATE = re.compile(rb"^Private_(?:Clean|Dirty|Hugetlb):\s+(\d+) kB$", re.MULTILINE)
 
-# cgroups(7), /proc/PID/cgroup; proc(5), /proc/PID/mountinfo.
-_MEMBERSHIP = re.compile(r"^\d+:(?P<controllers>[^:]*):(?P<path>.*)$", re.MULTILINE)
-_MOUNT = re.compile(r"^\d+ \d+ \S+ (?P<root>\S+) (?P<point>\S+) .* - (?P<kind>cgroup2?) ", re.MULTILINE)
 _OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
+_COUNTERS = {1: "memory.oom_control", 2: "memory.events"}
 _VMSTAT = "/proc/vmstat"
 
 _OWN_SCORE = "/proc/self/oom_score_adj"
@@ -76,33 +74,9 @@ class OomKills:
 
 
 def _find_counter() -> str:
-    found = _counters(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"))
+    # In version 2 the root group has none.
+    found = (place.path(_COUNTERS[place.version]) for place in cgroups.places("memory"))
     return next((path for path in found if _read_counter(path) is not None), _VMSTAT)
-
-
-def _counters(memberships: str, mounts: str) -> Iterator[str]:
-    """Yield where the counter of our group may be, the likeliest first.
-
-    cgroups(7): version 2 has a membership without a controller, and memory.events in every group but the root;
-    version 1 has memory.oom_control. Both may be mounted, and only one of them has the memory controller.
-    """
-    groups: dict[str, str] = {}
-    for member in _MEMBERSHIP.finditer(memberships):
-        groups.update(dict.fromkeys(member["controllers"].split(","), member["path"]))
-    for mount in _MOUNT.finditer(mounts):
-        # A mount without the memory controller has no files of these names.
-        controller, name = ("", "memory.events") if mount["kind"] == "cgroup2" else ("memory", "memory.oom_control")
-        # What is mounted may be a part of the hierarchy, as in a container, and the membership tell of all of it.
-        group = groups.get(controller, "").removeprefix(mount["root"].rstrip("/"))
-        yield f"{mount['point']}{group.rstrip('/')}/{name}"
-        yield f"{mount['point']}/{name}"
-
-
-def _read(path: str) -> str:
-    try:
-        return os.fsdecode(Path(path).read_bytes())
-    except OSError:
-        return ""
 
 
 def _read_counter(path: str) -> int | None:

@@ -1,0 +1,85 @@
+"""What the system allows this process to have: how many processes, and how many descriptors.
+
+A limit that is reached while the instance runs is waited out, since others may leave room. One that is lower than what
+the instance needs from the start never will be, and that is what can be told here.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pyworkers._posix import cgroups
+
+_RESERVE = 16
+"""The descriptors that a master still opens, for its pipes and for what it reads now and then."""
+
+# capabilities(7): with either of them RLIMIT_NPROC does not bind, and neither does it bind root (getrlimit(2)).
+_CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
+
+
+class Limit(NamedTuple):
+    """One limit, and what an administrator calls it."""
+
+    value: int
+    name: str
+
+
+def shortage(process_count: int, descriptor_count: int) -> str | None:
+    """Say which limit is lower than so many processes in all, and so many more descriptors; None where none is."""
+    process_limit = min(_of_processes(), default=None)
+    if process_limit is not None and process_limit.value < process_count:
+        return f"{process_count} processes are needed, and {process_limit.name} allows {process_limit.value}"
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _open_count() + _RESERVE + descriptor_count
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        return f"{needed} descriptors are needed, and RLIMIT_NOFILE (ulimit -n) allows {soft}"
+    return None
+
+
+def _open_count() -> int:
+    try:
+        # That of the listing itself is among them.
+        return len(os.listdir("/dev/fd")) - 1  # noqa: PTH208  (nothing is done with the names)
+    except OSError:
+        return 0
+
+
+def _of_processes() -> Iterator[Limit]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if soft != resource.RLIM_INFINITY and not _is_exempt():
+        yield Limit(soft, "RLIMIT_NPROC (ulimit -u)")
+    for name in ("pid_max", "threads-max"):
+        if (value := _number(f"/proc/sys/kernel/{name}")) is not None:
+            yield Limit(value, f"kernel.{name}")
+    for place in cgroups.places("pids"):
+        # A group is bound by those above it, too.
+        while True:
+            path = place.path("pids.max")
+            # `max` is no number, and no limit.
+            if (value := _number(path)) is not None:
+                yield Limit(value, path)
+            if not place.group:
+                break
+            place = place._replace(group=place.group.rpartition("/")[0])  # noqa: PLW2901  (upwards)
+
+
+def _is_exempt() -> bool:
+    if os.getuid() == 0:
+        return True
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    effective = int(status.partition("CapEff:\t")[2].partition("\n")[0] or "0", 16)
+    return bool(effective & (1 << _CAP_SYS_ADMIN | 1 << _CAP_SYS_RESOURCE))
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None

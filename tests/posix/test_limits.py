@@ -1,0 +1,219 @@
+"""What the system allows: the lowest limit is found wherever it is set, and named as an administrator knows it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import Bench, until
+from pyworkers._posix import cgroups, limits
+
+MANY = 10**9
+
+
+@pytest.fixture
+def unlimited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine without a limit of processes, whose control groups are beneath the directory that is returned."""
+    files = {
+        "/proc/self/cgroup": "0::/system.slice/shop.service\n",
+        "/proc/self/mountinfo": f"29 23 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw\n",
+    }
+    monkeypatch.setattr(cgroups, "_read", files.__getitem__)
+    number = limits._number
+    monkeypatch.setattr(limits, "_number", lambda path: None if path.startswith("/proc/sys") else number(path))
+    monkeypatch.setattr(limits, "_is_exempt", lambda: True)
+    (tmp_path / "system.slice/shop.service").mkdir(parents=True)
+    return tmp_path
+
+
+def test_nothing_is_short_where_nothing_limits(unlimited: Path) -> None:
+    """Without a limit there is none to name."""
+    assert limits.shortage(MANY, 0) is None
+
+
+@pytest.mark.parametrize("name", ["pid_max", "threads-max"])
+def test_limit_of_the_kernel_is_named(name: str) -> None:
+    """This machine's own: exactly as many are no shortage, one more is."""
+    value = int(Path(f"/proc/sys/kernel/{name}").read_text())
+    found = [limit for limit in limits._of_processes() if limit.name == f"kernel.{name}"]
+
+    assert found == [(value, f"kernel.{name}")]
+
+
+def test_as_many_as_allowed_are_no_shortage(unlimited: Path) -> None:
+    """The limit counts all of them, so the last one still fits."""
+    (unlimited / "system.slice/pids.max").write_text("7\n")
+
+    assert limits.shortage(7, 0) is None
+    assert limits.shortage(8, 0) == f"8 processes are needed, and {unlimited}/system.slice/pids.max allows 7"
+
+
+@pytest.mark.parametrize("group", ["", "system.slice/", "system.slice/shop.service/"])
+def test_control_group_is_bound_by_all_above_it(unlimited: Path, group: str) -> None:
+    """The lowest of them counts, and one without a limit says `max`."""
+    for each in ("", "system.slice/", "system.slice/shop.service/"):
+        (unlimited / each / "pids.max").write_text("max\n" if each != group else "12\n")
+
+    assert limits.shortage(13, 0) == f"13 processes are needed, and {unlimited}/{group}pids.max allows 12"
+
+
+def limited(soft: int, kind: int) -> Iterator[None]:
+    """Lower a soft limit of this process for a while."""
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, before)
+
+
+def test_descriptors_that_are_open_count(unlimited: Path) -> None:
+    """Those that are there, those that the master will need, and those that were asked for."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.contextmanager(limited)(400, resource.RLIMIT_NOFILE))
+        there = limits._open_count()
+        room = 400 - there - limits._RESERVE
+
+        assert limits.shortage(1, room) is None
+        stack.enter_context(open(os.devnull))
+        assert limits.shortage(1, room) == "401 descriptors are needed, and RLIMIT_NOFILE (ulimit -n) allows 400"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(("capable", "binds"), [(True, False), (False, True)])
+def test_limit_of_a_user_does_not_bind_root_and_the_capable(capable: bool, binds: bool) -> None:
+    """getrlimit(2), RLIMIT_NPROC: judged by the user and the capabilities, in a process that gives them up."""
+    code = """
+import ctypes, os, resource, sys
+from pyworkers._posix import limits
+PR_SET_KEEPCAPS = 8
+resource.setrlimit(resource.RLIMIT_NPROC, (50, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+assert limits._is_exempt()
+if sys.argv[1] == "True":
+    # setuid(2) takes the effective capabilities in any case; capset(2) brings them back.
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+os.setresuid(65534, 65534, 65534)
+if sys.argv[1] == "True":
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    sets[0], sets[3] = sets[1], sets[4]
+    assert libc.capset(header, sets) == 0, ctypes.get_errno()
+print(any(limit.name == "RLIMIT_NPROC (ulimit -u)" and limit.value == 50 for limit in limits._of_processes()))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(capable)], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == str(binds)
+
+
+def made_group() -> Path | None:
+    """Make a control group that allows 20 processes, wherever that is allowed."""
+    for place in cgroups.places("pids"):
+        made = Path(place.point + place.group) / f"pyworkers-limits-{os.getpid()}"
+        try:
+            made.mkdir()
+        except OSError:
+            continue
+        try:
+            (made / "pids.max").write_text("20")
+        except OSError:
+            made.rmdir()
+            continue
+        return made
+    return None
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group that allows 20 processes; who writes to its cgroup.procs enters it."""
+    made = made_group()
+    if made is None:
+        pytest.skip("cannot make a control group that limits processes")
+    try:
+        yield made
+    finally:
+        until(lambda: not (made / "cgroup.procs").read_text(), f"the end of all in {made}")
+        made.rmdir()
+
+
+def test_instance_that_its_control_group_cannot_hold_is_not_started(group: Path, bench: Bench) -> None:
+    """One line that names the file, code 2, and nothing was forked; as many as fit are started."""
+    source = """
+        app = App()
+
+        @app.worker(pins=range({count}))
+        def work(pin):
+            app.sleep(3600)
+        """
+
+    def enter() -> None:
+        (group / "cgroup.procs").write_text("0")
+
+    refused = bench.start(source.format(count=20), preexec_fn=enter)
+
+    assert refused.wait() == 2
+    assert refused.log.partition("] ")[2] == (
+        f"ERROR not started: 21 processes are needed, and {group}/pids.max allows 20;"
+        " raise that, or have fewer PINs or spares\n"
+    )
+    master = bench.start(source.format(count=19), preexec_fn=enter)
+    master.await_log("worker started", 19)
+    assert master.stop() == 0
+
+
+def test_instance_whose_spares_need_more_descriptors_is_not_started(bench: Bench) -> None:
+    """A spare needs a pipe in the master; a lower limit is said before the first fork, not met in the middle."""
+    source = """
+        app = App(spares=40)
+
+        @app.worker(pins=0)
+        def work(pin):
+            app.sleep(3600)
+        """
+
+    def lower() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    master = bench.start(source, preexec_fn=lower)
+
+    assert master.wait() == 2
+    assert master.matches(r"ERROR not started: \d+ descriptors are needed, and RLIMIT_NOFILE \(ulimit -n\) allows 64;")
+    assert not master.matches("worker started")
+
+
+def test_instance_that_gets_no_memory_to_share_is_not_started(bench: Bench) -> None:
+    """mmap(2), ENOMEM: one line and code 2, and no traceback."""
+    source = f"""
+        import resource
+
+        app = App()
+
+        @app.on_start
+        def shrink() -> None:
+            size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (size + (40 << 20), resource.RLIM_INFINITY))
+
+        @app.worker(pins=range({250_000}))
+        def work(pin):
+            app.sleep(3600)
+        """
+    bench.app(source)
+    for name in ("pid_max", "threads-max"):
+        if int(Path(f"/proc/sys/kernel/{name}").read_text()) <= 250_000:
+            # This machine could not hold so many workers; it is the memory that is tried here.
+            with (bench.directory / "shop.py").open("a") as module:
+                module.write("from pyworkers._posix import limits\nlimits.shortage = lambda *_: None\n")
+            break
+    master = bench.start()
+
+    assert master.wait() == 2
+    assert master.matches(r"ERROR not started: cannot get the shared memory .*: Cannot allocate memory\n")
+    assert "Traceback" not in master.log
