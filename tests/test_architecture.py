@@ -27,7 +27,9 @@ CORE_STDLIB = {
 ROOMS: dict[str, set[str]] = {
     "_core": {"_core"},
     "errors": {"_core.types", "_core.policy"},
-    "_logs": {"_core.types", "_core.policy", "errors", "_options", "_settings"},
+    "_logs": {"_core.types", "_core.policy", "errors", "_options", "_settings", "_handler"},
+    "_sinks": {"_logs"},
+    "_handler": {"_logs"},
     "_values": {"_core.types"},
     "_options": {"_values"},
     "_settings": {"_core.types", "_core.policy", "errors", "_logs", "_options", "_values"},
@@ -43,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
         "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors",
     },
     "_compose": {
-        "_core.types", "errors", "_logs", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",
+        "_core.types", "errors", "_logs", "_sinks", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",
         "_assembly",
     },
     "cli": {"_core.types", "_compose", "_loader", "_plan", "_options", "_settings", "_values", "app", "errors"},

@@ -21,7 +21,7 @@ import pytest
 
 from pyworkers import _audit
 from pyworkers._audit import findings
-from pyworkers._logs import SyslogSink
+from pyworkers._sinks import SyslogSink
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this is how Linux tells it")
 

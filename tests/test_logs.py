@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 
 from helpers import Bench, state, until
-from pyworkers._logs import BACKLOG_MAX, SinkHandler, StderrSink, SyslogSink
+from pyworkers._handler import JournalHandler
+from pyworkers._logs import Journal
+from pyworkers._sinks import BACKLOG_MAX, StderrSink, SyslogSink
 
 CRASH_LOOP = """
 app = App(backoff=(0.001, 0.001))
@@ -291,9 +293,9 @@ def test_message_that_cannot_be_formatted_is_no_error(
     pipe: tuple[int, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A bad log call tells on itself the way logging does."""
-    handler = SinkHandler(StderrSink("shop", pipe[1]))
-    handler.handle(logging.LogRecord("shop", logging.INFO, __file__, 1, "%d", ("no number",), None))
-    handler.sink.close()
+    journal = Journal(StderrSink("shop", pipe[1]))
+    JournalHandler(journal).handle(logging.LogRecord("shop", logging.INFO, __file__, 1, "%d", ("no number",), None))
+    journal.close()
 
     assert "Logging error" in capsys.readouterr().err
 
@@ -392,3 +394,143 @@ def test_idle_instance_makes_no_system_call(bench: Bench) -> None:
     assert [call for call in calls if not call.startswith("poll(")] == []
     assert len(calls) <= 1
     assert master.stop() == 0
+
+
+SILENT = """
+app = App(lock_file=here / "lock")
+
+@app.worker(pins=0)
+def work() -> None:
+    (here / "loaded").write_text(str(sorted({"logging", "threading", "socket"} & sys.modules.keys())))
+"""
+
+
+def silent(source: str) -> str:
+    """Return the source for a module that imports nothing but `App`, as a program file does not: the bench's head does."""
+    return "import sys\nfrom pathlib import Path\nfrom pyworkers import App\nhere = Path(__file__).parent\n" + source
+
+
+@pytest.mark.parametrize("arguments", [(), ("--if-running=wait", "--debug")])
+def test_program_that_does_not_ask_for_it_loads_neither_logging_nor_threading(bench: Bench, arguments) -> None:
+    """Their at-fork functions would run in each child; the master's own lines do without."""
+    (bench.directory / "shop.py").write_text(silent(SILENT))
+
+    finished = bench.run("shop:app", *arguments)
+
+    assert finished.returncode == 0
+    assert bench.read("loaded") == "[]"
+    assert len(re.findall(r"\S+ \S+ shop\[\d+\] INFO worker \w+ work pin=0 pid=\d+", finished.stderr)) == 2
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "app.log.info('said')",
+        "helper()",
+        "Helper().log_it()",
+        "[app.log.info(word) for word in ['said']]",
+    ],
+)
+def test_program_that_asks_for_the_logger_has_it_before_the_fork(bench: Bench, use: str) -> None:
+    """Once in the master, and not in each worker; found in helpers, classes and nested code."""
+    (bench.directory / "shop.py").write_text(
+        silent(
+            f"""
+app = App()
+
+def helper() -> None:
+    app.log.info("said")
+
+class Helper:
+    def log_it(self) -> None:
+        app.log.info("said")
+
+@app.on_start
+def look() -> None:
+    (here / "loaded").write_text(str("logging" in sys.modules))
+
+@app.worker(pins=0)
+def work() -> None:
+    {use}
+"""
+        )
+    )
+
+    finished = bench.run("shop:app")
+
+    assert bench.read("loaded") == "True"
+    assert re.search(r"\] INFO work pin=0: said\n", finished.stderr)
+
+
+def test_logger_that_nobody_has_foreseen_works_all_the_same(bench: Bench) -> None:
+    """A wrong guess costs the worker the import; level, prefix and traceback are as ever."""
+    (bench.directory / "shop.py").write_text(
+        silent(
+            """
+app = App()
+
+@app.worker(pins=0)
+def work() -> None:
+    assert "logging" not in sys.modules
+    log = getattr(app, "lo" + "g")
+    log.debug("not said")
+    log.info("said")
+    raise ValueError("odd")
+"""
+        )
+    )
+
+    finished = bench.run("shop:app", "--restart=never")
+
+    assert finished.returncode == 1
+    assert re.search(r"\] INFO work pin=0: said\n", finished.stderr)
+    assert "not said" not in finished.stderr
+    assert re.search(r"\] ERROR work pin=0: handler work raised\n.*\] ERROR work pin=0: Traceback", finished.stderr)
+    assert re.search(r"\] ERROR work pin=0: ValueError: odd\n", finished.stderr)
+
+
+def test_error_of_a_program_without_logging_is_told_with_its_traceback(bench: Bench) -> None:
+    """In the worker, and in the master's hooks."""
+    (bench.directory / "shop.py").write_text(
+        silent(
+            """
+app = App(restart="never")
+
+@app.worker(pins=0)
+def work() -> None:
+    raise ValueError("odd")
+
+@app.on_stop
+def stop() -> None:
+    raise LookupError("lost")
+"""
+        )
+    )
+
+    finished = bench.run("shop:app")
+
+    assert re.search(r"\] ERROR work pin=0: handler work raised\n.*\] ERROR work pin=0: Traceback", finished.stderr)
+    assert re.search(r"\] ERROR work pin=0: ValueError: odd\n", finished.stderr)
+    assert re.search(r"\] ERROR on_stop raised\n.*\] ERROR Traceback \(most recent call last\):\n", finished.stderr)
+    assert re.search(r"\] ERROR LookupError: lost\n", finished.stderr)
+
+
+def test_handlers_of_the_app_s_own_logger_get_the_master_s_lines(bench: Bench) -> None:
+    """Who has loaded logging can lead all lines to where he wants them, before he ever asks for `app.log`."""
+    bench.app(
+        """
+import logging
+
+app = App("shop")
+lines = logging.getLogger("pyworkers.shop")
+lines.addHandler(logging.FileHandler(here / "lines"))
+
+@app.worker(pins=0)
+def work() -> None:
+    return None
+"""
+    )
+
+    assert bench.run("shop:app").returncode == 0
+    assert bench.read("lines").startswith("worker started work pin=0 pid=")
+    assert bench.read("lines").endswith("all workers finished; master exits\n")

@@ -17,7 +17,7 @@ from typing import Any
 
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import FailureRecord, Pid, Pin, Previous, Restart, SlotPlan, is_spare
-from pyworkers._logs import SinkHandler
+from pyworkers._logs import Journal
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
 from pyworkers._options import OPTIONS
@@ -40,7 +40,6 @@ class Parts:
     """What there is before the loop.
 
     Attributes:
-        handler: Leads the app's log to its sink.
         generations: The numbers of attempts, or why there are none.
         spared: Children that only their owner may reap; None where this process adopts nobody.
         dropped: The master's descriptors that a child has no use for.
@@ -50,15 +49,11 @@ class Parts:
     app: App
     plan: Plan
     trapped: signals.MasterSignals
-    handler: SinkHandler
+    journal: Journal
     generations: Generations | PyworkersError
     spared: frozenset[Pid] | None
     dropped: tuple[int, ...]
     announce: Callable[[bool], None]
-
-    def log(self, level: int, line: str) -> None:
-        """Write a line to the app's log."""
-        self.app.log.log(level, "%s", line)
 
 
 @contextlib.contextmanager
@@ -107,7 +102,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
             trace=lambda pin: Trace() if is_spare(pin) else cells.read(seats[pin]),
             beat=lambda pin: cells.read_beat(seats[pin]),
             announce=parts.announce,
-            log=parts.log,
+            log=parts.journal.write,
         )
         core = Supervisor(
             [_slot_plan(decided, pin) for pin in assignment]
@@ -115,7 +110,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
             _jittered,
         )
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
-        yield Loop(core, kernel, Executor(kernel, crew), parts.handler)
+        yield Loop(core, kernel, Executor(kernel, crew), parts.journal)
 
 
 def _slot_plan(decided: Plan, pin: Pin) -> SlotPlan:
@@ -165,7 +160,7 @@ def _jobs(parts: Parts, cells: Cells, inheritance: boot.Inheritance) -> tuple[bo
                 functions=declaration.on_signal,
                 cells=cells,
                 channel=inheritance.channel,
-                dump_descriptor=parts.handler.sink.dump_descriptor(),
+                dump_descriptor=parts.journal.sink.dump_descriptor(),
             ),
             runtime=runtime_of(app),
             handler_name=spec.name,
@@ -176,8 +171,7 @@ def _jobs(parts: Parts, cells: Cells, inheritance: boot.Inheritance) -> tuple[bo
             on_exit=declaration.on_worker_exit,
             traps=runtime_of(app).traps(declaration.on_signal),
             leads_group=worker.kill_group,
-            log=app.log,
-            sink_handler=parts.handler,
+            journal=parts.journal,
         )
         for place, (spec, worker) in enumerate(zip(declaration.handlers, decided.workers, strict=True))
     )
@@ -227,7 +221,7 @@ def _notice_main(parts: Parts, inheritance: boot.Inheritance) -> Callable[[Failu
 
     def notice_main(record: FailureRecord) -> Callable[[], int]:
         calls = [functools.partial(function, record) for function in functions]
-        return lambda: boot.run_notice(calls, inheritance, parts.app.log, parts.handler.sink)
+        return lambda: boot.run_notice(calls, inheritance, parts.journal)
 
     return notice_main
 

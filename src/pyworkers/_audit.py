@@ -12,15 +12,12 @@ from the types and dictionaries themselves, so no lazy module is loaded and no o
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import fcntl
 import functools
 import os
-import socket
 import stat
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,6 +29,9 @@ FAREWELL_S = 0.05
 """How long a thread that Python has forgotten may take to leave the kernel before it counts as a C library's."""
 
 _Files = dict[int, os.stat_result]
+
+# SOCK_DGRAM, as `_peer` returns it; on Linux and BSD alike.
+_DATAGRAM = 2
 
 _LOG_SOCKETS = ("/dev/log", "/var/run/syslog")
 _JOURNAL = "/run/systemd/journal/"
@@ -112,7 +112,9 @@ def _callable_name(target: object) -> str:
 def _threads() -> list[str]:
     """Return a line for each thread of Python but the main one."""
     lines: list[str] = []
-    for thread in threading.enumerate():
+    for thread in _known_threads():
+        # It is loaded, or there were none.
+        threading: Any = sys.modules["threading"]
         if thread is not threading.main_thread():
             cls, attributes = type(thread), _attributes(thread)
             # Thread.run forgets its target at the very end. Where the class is not Thread, it says more than a target.
@@ -120,6 +122,11 @@ def _threads() -> list[str]:
             who = f"thread {attributes.get('_name')} ({runs})"
             lines.append(f"{who} will not run in a worker; start it in on_worker_start")
     return sorted(lines)
+
+
+def _known_threads() -> list[object]:
+    threading: Any = sys.modules.get("threading")
+    return [] if threading is None else threading.enumerate()
 
 
 def _c_threads() -> list[str]:
@@ -150,7 +157,7 @@ def _unknown_tids() -> set[int]:
     except OSError:
         return set()
     # The first thread's is the pid: its native_id is out of date in a process that was forked.
-    known = {_attributes(thread).get("_native_id") for thread in threading.enumerate()}
+    known = {_attributes(thread).get("_native_id") for thread in _known_threads()}
     return tids - known - {os.getpid()}
 
 
@@ -202,16 +209,18 @@ def _sockets(files: _Files, syslog: str | None) -> Iterator[str]:
 
 def _peer(descriptor: int) -> tuple[Any, int]:
     """Return the peer's address as Python has it, None where there is no peer, and the kind of socket."""
+    import _socket
+
     # The C type, since gevent puts one in the place of socket.socket that does not block. The kind is given, and with
     # SOCK_NONBLOCK, so that Python sets nothing: with a default timeout it would make the socket non-blocking for all
     # who share it (macOS lacks the flag). The family is no matter: the peer's address tells its own.
-    kind = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+    kind = _socket.SOCK_STREAM | getattr(_socket, "SOCK_NONBLOCK", 0)
     try:
-        borrowed = _socket.socket(socket.AF_UNIX, kind, 0, descriptor)
+        borrowed = _socket.socket(_socket.AF_UNIX, kind, 0, descriptor)
     except OSError:
         return None, 0
     try:
-        return borrowed.getpeername(), borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        return borrowed.getpeername(), borrowed.getsockopt(_socket.SOL_SOCKET, _socket.SO_TYPE)
     except OSError:
         return None, 0
     finally:
@@ -242,7 +251,7 @@ def _is_for_many(peer: Any, kind: int, syslog: str | None) -> bool:
         return any(names & _with_target(path) for path in known) or any(name.startswith(_JOURNAL) for name in names)
     host, _, port = (syslog or "").rpartition(":")
     match peer:
-        case (str(address), int(number), *_) if str(number) == port and kind == socket.SOCK_DGRAM:
+        case (str(address), int(number), *_) if str(number) == port and kind == _DATAGRAM:
             # A name is not looked up again, because a name server must not hold up the start: its port is enough.
             return address == host or not host.replace(".", "").isdecimal()
         case (0, int()):

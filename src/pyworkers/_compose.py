@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import math
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Generator, Mapping
+from typing import Any
 
 from pyworkers import _audit
 from pyworkers._assembly import Parts, assembled
 from pyworkers._core.types import Pid
 from pyworkers._declare import Declaration, name_of
-from pyworkers._logs import Sink, SinkHandler, StderrSink, SyslogSink
+from pyworkers._logs import DEBUG, ERROR, INFO, WARNING, Journal, Sink, may_log
 from pyworkers._master.entry import Entry, Gate, enter, held_by
 from pyworkers._plan import Plan, plan
 from pyworkers._posix import limits, process, signals
 from pyworkers._posix.generations import Generations
 from pyworkers._posix.lockfile import LockFile, reason
 from pyworkers._posix.signals import Interrupted, MasterSignals
+from pyworkers._sinks import StderrSink, SyslogSink
 from pyworkers._worker import boot
 from pyworkers.app import App, declaration_of, runtime_of
 from pyworkers.errors import ExitCode, LockError, PyworkersError, UsageError
@@ -71,7 +71,8 @@ def _closed(app: App) -> Generator[None]:
         raise UsageError("app.run() was called inside a worker; put it under if __name__ == '__main__'")
     if declaration.closed:
         raise UsageError("app.run() was called while the app runs already")
-    if threading.current_thread() is not threading.main_thread():
+    threading: Any = sys.modules.get("threading")
+    if threading is not None and threading.current_thread() is not threading.main_thread():
         raise UsageError("app.run() must be called in the main thread: only there can Python take signals")
     declaration.closed = True
     try:
@@ -117,23 +118,22 @@ class _Instance:
             if self._lock is not None:
                 self._lock.close()
 
-    def _log(self, level: int, line: str) -> None:
-        self._app.log.log(level, "%s", line)
+    def _log(self, level: int, line: str, error: BaseException | None = None) -> None:
+        self._journal.write(level, line, error)
 
     @contextlib.contextmanager
     def _logging(self) -> Generator[None]:
-        """Lead the app's logger to our sink for the time of the run."""
-        log, instance = self._app.log, self._plan.instance
-        before = log.level, log.propagate
+        """Have a log for the time of the run, and lead the app's logger to it."""
         sink, missing = self._open_sink()
-        self._handler = SinkHandler(sink)
-        log.addHandler(self._handler)
-        log.setLevel(logging.DEBUG if instance.debug else logging.INFO)
-        log.propagate = False
+        self._journal = Journal(sink, DEBUG if self._plan.instance.debug else INFO)
+        if "logging" in sys.modules or may_log(spec.function for spec in self._declaration.handlers):
+            # Now rather than in each worker.
+            self._journal.lead(self._app.log)
+        runtime_of(self._app).journal = self._journal
         if missing is not None:
             # A daemon has no stderr to fall back to.
             instead = "the daemon will have no log" if self._plan.run.daemon else "logging to stderr"
-            self._log(logging.WARNING, f"no syslog at {self._plan.run.syslog}: {missing}; {instead}")
+            self._log(WARNING, f"no syslog at {self._plan.run.syslog}: {missing}; {instead}")
         try:
             # Python 3.12 warns at each fork of a process with threads; where warnings are errors, that error would
             # come after the fork, and cost us the pid.
@@ -141,10 +141,8 @@ class _Instance:
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
                 yield
         finally:
-            log.removeHandler(self._handler)
-            log.setLevel(before[0])
-            log.propagate = before[1]
-            self._handler.sink.close()
+            runtime_of(self._app).journal = None
+            self._journal.close()
 
     def _open_sink(self) -> tuple[Sink, Exception | None]:
         name, address = self._plan.instance.name, self._plan.run.syslog
@@ -168,13 +166,13 @@ class _Instance:
                 # cron mails every line that a job prints.
                 quiet = run.if_running == "exit" and not (self._plan.instance.debug or os.isatty(2))
                 if not quiet:
-                    self._log(logging.WARNING, f"already running: {held_by(self._lock, tenure)}")
+                    self._log(WARNING, f"already running: {held_by(self._lock, tenure)}")
                 return ExitCode.OK if run.if_running == "exit" else ExitCode.BUSY
             self._generations = self._numbers(self._lock)
         pin_count, spare_count = len(self._plan.assignment), len(self._plan.spares())
         # A pipe for each spare; the master is a process, too.
         if (why := limits.shortage(pin_count + spare_count + 1, 2 * spare_count)) is not None:
-            self._log(logging.ERROR, f"not started: {why}; raise that, or have fewer PINs or spares")
+            self._log(ERROR, f"not started: {why}; raise that, or have fewer PINs or spares")
             return ExitCode.USAGE
         if run.daemon:
             self._detach()
@@ -189,7 +187,7 @@ class _Instance:
         except OSError as error:
             # Like a full disk later on: whoever does not ask for a number can do without.
             why = f"app.generation has no numbers: cannot use generation file {path}: {reason(path, error)}"
-            self._log(logging.WARNING, why)
+            self._log(WARNING, why)
             return LockError(why)
 
     def _sign(self, lock: LockFile) -> None:
@@ -199,9 +197,9 @@ class _Instance:
             why = f"cannot write who holds it to lock file {lock.path}: {os.strerror(error.errno or 0)}"
             # Of a daemon, only what is written there proves to the next instance that it lives.
             if self._plan.run.daemon:
-                self._log(logging.ERROR, why)
+                self._log(ERROR, why)
                 raise LockError(why) from error
-            self._log(logging.WARNING, why)
+            self._log(WARNING, why)
 
     def _detach(self) -> None:
         reader, writer = os.pipe()
@@ -221,10 +219,10 @@ class _Instance:
             raise LockError(f"cannot become a daemon: {os.strerror(error.errno or 0)}") from error
         os.close(reader)
         self._ready = (reader, writer)
-        if isinstance(self._handler.sink, StderrSink):
+        if isinstance(self._journal.sink, StderrSink):
             # Not the terminal's any more: it would keep ssh(1) and $(...) waiting.
-            self._handler.sink.close()
-            self._handler.sink = StderrSink(self._plan.instance.name)
+            self._journal.sink.close()
+            self._journal.sink = StderrSink(self._plan.instance.name)
 
     def _announce(self, up: bool) -> None:
         if self._ready is not None:
@@ -241,19 +239,19 @@ class _Instance:
                     function()
         except Interrupted as stop:
             why = process.signal_name(stop.signum)
-            self._log(logging.WARNING, f"stopped in on_start function={name_of(function)} reason={why}")
+            self._log(WARNING, f"stopped in on_start function={name_of(function)} reason={why}")
             return ExitCode.OK
-        except (Exception, SystemExit):
-            self._app.log.exception("on_start function=%s raised; nothing was started", name_of(function))
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (the user's code may raise what it likes)
+            self._log(ERROR, f"on_start function={name_of(function)} raised; nothing was started", error)
             return ExitCode.USAGE
         if self._audited() and self._plan.instance.strict:
-            self._log(logging.ERROR, "not started: strict is on, and the fork-safety audit has found something")
+            self._log(ERROR, "not started: strict is on, and the fork-safety audit has found something")
             return ExitCode.USAGE
         # From here on the master writes nothing to them, so no child can write it again.
         try:
             process.flush_standard_streams()
         except OSError as error:
-            self._log(logging.ERROR, f"cannot write to stdout or stderr: {os.strerror(error.errno or 0)}")
+            self._log(ERROR, f"cannot write to stdout or stderr: {os.strerror(error.errno or 0)}")
         # Who has come since then was started by a hook, the last of the user's code to run in the master.
         started = process.children() if process.adopts() else None
         code = self._loop(trapped, None if started is None else started - inherited)
@@ -262,10 +260,10 @@ class _Instance:
                 for function in self._declaration.on_stop:
                     function()
         except Interrupted as stop:
-            self._log(logging.WARNING, f"on_stop was cut short reason={process.signal_name(stop.signum)}")
+            self._log(WARNING, f"on_stop was cut short reason={process.signal_name(stop.signum)}")
             return code or ExitCode.FAILED
-        except (Exception, SystemExit):
-            self._app.log.exception("on_stop raised")
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (as above)
+            self._log(ERROR, "on_stop raised", error)
             return code or ExitCode.FAILED
         return code
 
@@ -273,7 +271,7 @@ class _Instance:
         """Warn about what all workers would share, and return whether there is anything."""
         found = _audit.findings(self._plan.run.syslog)
         for finding in found:
-            self._log(logging.WARNING, f"fork-safety: {finding}")
+            self._log(WARNING, f"fork-safety: {finding}")
         return bool(found)
 
     def _loop(self, trapped: MasterSignals, spared: frozenset[Pid] | None) -> int:
@@ -291,7 +289,7 @@ class _Instance:
                 self._app,
                 self._plan,
                 trapped,
-                self._handler,
+                self._journal,
                 self._generations,
                 spared,
                 dropped,
@@ -302,7 +300,7 @@ class _Instance:
                     loop = stack.enter_context(assembled(parts))
                 except OSError as error:
                     what = "cannot get the shared memory or a descriptor that the master needs"
-                    self._log(logging.ERROR, f"not started: {what}: {os.strerror(error.errno or 0)}")
+                    self._log(ERROR, f"not started: {what}: {os.strerror(error.errno or 0)}")
                     return ExitCode.USAGE
                 return loop.run()
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +24,7 @@ from pyworkers._worker.wakeups import Waitable
 from pyworkers.errors import DeclarationError, ExitCode
 
 if TYPE_CHECKING:
+    import logging
     import os
 
     from typing_extensions import Never, Unpack
@@ -95,7 +95,7 @@ class App(Flag):
         self._declaration = Declaration(declared(given, ("instance", "worker"), "App"))
         super().__init__()
         self._runtime = Runtime(self)
-        self._log = logging.getLogger(f"pyworkers.{self._declaration.options['name']}")
+        self._log: logging.Logger | None = None
 
     def __repr__(self) -> str:
         names = ", ".join(spec.name for spec in self._declaration.handlers)
@@ -208,6 +208,12 @@ class App(Flag):
     @property
     def log(self) -> logging.Logger:
         """A standard logger; in a worker its lines carry handler, PIN and pid."""
+        if self._log is None:
+            import logging
+
+            self._log = logging.getLogger(f"pyworkers.{self._declaration.options['name']}")
+            if self._runtime.journal is not None:
+                self._runtime.journal.lead(self._log)
         return self._log
 
     def checkpoint(self) -> None:

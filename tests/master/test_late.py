@@ -18,13 +18,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_kernel import FakeKernel
 from pyworkers._core.supervisor import DEADLINES_PER_WAKE, Supervisor
 from pyworkers._core.types import Exited, Pid, Pin, SlotPlan
-from pyworkers._logs import SinkHandler, StderrSink
+from pyworkers._logs import Journal
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
 from pyworkers._posix.cells import Trace
 from pyworkers._posix.channel import Channel, Told, Word
 from pyworkers._posix.kernel import PosixKernel
 from pyworkers._posix.signals import PROBE, MasterSignals
+from pyworkers._sinks import StderrSink
 
 HOUR_S = 3600.0
 
@@ -49,15 +50,15 @@ class Stage:
             log=lambda _level, line: self.lines.append(line),
         )
         core = Supervisor(plans, jitter=lambda delay_s: delay_s)
-        self.handler = SinkHandler(StderrSink("test"))
-        self.loop = Loop(core, self.kernel, Executor(self.kernel, crew), self.handler)
+        self.journal = Journal(StderrSink("test"))
+        self.loop = Loop(core, self.kernel, Executor(self.kernel, crew), self.journal)
 
     def run(self, *scripts: Callable[[], None]) -> int:
         self.kernel.scripts = list(scripts)
         try:
             return self.loop.run()
         finally:
-            self.handler.sink.close()
+            self.journal.close()
 
     def live(self) -> list[Pid]:
         return sorted(self.kernel.live)

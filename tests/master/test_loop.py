@@ -14,11 +14,12 @@ from fake_kernel import FakeKernel
 from pyworkers._core.notices import NOTICE_TIMEOUT_S
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import Exited, FailureRecord, Pid, Pin, Signaled, SlotPlan
-from pyworkers._logs import SinkHandler, StderrSink
+from pyworkers._logs import Journal
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
 from pyworkers._posix.cells import Trace
 from pyworkers._posix.channel import Told, Word
+from pyworkers._sinks import StderrSink
 
 
 class Stage:
@@ -43,8 +44,8 @@ class Stage:
         )
         self.executor = Executor(self.kernel, crew)
         core = Supervisor([SlotPlan(Pin(pin)) for pin in range(pins)], jitter=lambda delay_s: delay_s)
-        self.handler = SinkHandler(StderrSink("test"))
-        self.loop = Loop(core, self.kernel, self.executor, self.handler)
+        self.journal = Journal(StderrSink("test"))
+        self.loop = Loop(core, self.kernel, self.executor, self.journal)
 
     def notice(self, record: FailureRecord):
         self.told.append(record)
@@ -56,7 +57,7 @@ class Stage:
         try:
             return self.loop.run()
         finally:
-            self.handler.sink.close()
+            self.journal.close()
 
     def text(self) -> str:
         return "\n".join(line for _, line in self.lines)

@@ -11,12 +11,13 @@ from fake_kernel import FakeKernel
 from pyworkers._core import policy
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import Exited, FailureRecord, Pid, Pin, Previous, Signaled, SlotPlan
-from pyworkers._logs import SinkHandler, StderrSink
+from pyworkers._logs import Journal
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
 from pyworkers._posix.cells import Trace
 from pyworkers._posix.channel import Told, Word
 from pyworkers._posix.signals import DUMP, PROBE
+from pyworkers._sinks import StderrSink
 
 H = 10.0
 
@@ -43,8 +44,8 @@ class Stage:
             log=lambda _level, line: self.lines.append(line),
         )
         core = Supervisor(plans, jitter=lambda delay_s: delay_s)
-        self.handler = SinkHandler(StderrSink("test"))
-        self.loop = Loop(core, self.kernel, Executor(self.kernel, crew), self.handler)
+        self.journal = Journal(StderrSink("test"))
+        self.loop = Loop(core, self.kernel, Executor(self.kernel, crew), self.journal)
 
     def worker_main(self, _pin: Pin, previous: Previous | None):
         self.previous.append(previous)
@@ -60,7 +61,7 @@ class Stage:
         try:
             return self.loop.run()
         finally:
-            self.handler.sink.close()
+            self.journal.close()
 
     def newest(self) -> Pid:
         return max(self.kernel.live)

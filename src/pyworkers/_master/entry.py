@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import logging
 import math
 import os
 import select
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyworkers._core import policy
+from pyworkers._logs import INFO, WARNING
 from pyworkers._master.execute import SIGNAL_OF
 from pyworkers._posix.lockfile import Holder, LockFile, Tenure
 from pyworkers._posix.signals import STOPPING, MasterSignals
@@ -74,7 +74,7 @@ def enter(gate: Gate, wait_s: float) -> tuple[Entry, Tenure | None]:
             if tenure.holders != orphans:
                 orphans = tenure.holders
                 gate.log(
-                    logging.WARNING,
+                    WARNING,
                     f"lock {gate.lock.path} is held by what is left of {tenure.name} master={tenure.master}"
                     f" pids={','.join(str(holder.pid) for holder in orphans)}; ending them first",
                 )
@@ -85,7 +85,7 @@ def enter(gate: Gate, wait_s: float) -> tuple[Entry, Tenure | None]:
         else:
             if tenure is not None and not told:
                 told = True
-                gate.log(logging.INFO, f"waiting: {held_by(gate.lock, tenure)}")
+                gate.log(INFO, f"waiting: {held_by(gate.lock, tenure)}")
             if _watch([] if tenure is None else _watched(tenure), gate, deadline):
                 return Entry.STOPPED, None
     return Entry.HELD, None

@@ -5,7 +5,6 @@ Knows which process sits on which PIN, which is all the state that the core must
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Protocol
 from pyworkers._core import messages as m
 from pyworkers._core.notices import Notices
 from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin, Previous, Signaled, is_spare
+from pyworkers._logs import ERROR, WARNING
 from pyworkers._master.postmortem import PostMortem
 from pyworkers._master.reports import Seat, cause, describe, named
 from pyworkers._posix.cells import Trace
@@ -179,24 +179,20 @@ class Executor:
     def report_untold(self) -> None:
         """Say how many failures `on_failure` was not told of: too many waited, or the end came first."""
         if count := self.notices.dropped_count:
-            self._crew.log(logging.WARNING, f"on_failure was not told of all failures count={count}")
+            self._crew.log(WARNING, f"on_failure was not told of all failures count={count}")
 
     def _tell_failures(self, now: float) -> None:
         if self._crew.notice_main is None:
             return
         if self._notice_pid is not None and self.notices.expire(now):
-            self._crew.log(
-                logging.ERROR, f"on_failure has not returned in time pid={self._notice_pid}; killing it by SIGKILL"
-            )
+            self._crew.log(ERROR, f"on_failure has not returned in time pid={self._notice_pid}; killing it by SIGKILL")
             self._kernel.send(self._notice_pid, signal.SIGKILL)
         record = self.notices.take(now)
         if record is not None:
             try:
                 self._notice_pid = self._kernel.fork(self._crew.notice_main(record), leader=False)
             except OSError as error:
-                self._crew.log(
-                    logging.ERROR, f"cannot fork for on_failure pin={record.pin}: {error.strerror}; it is not told"
-                )
+                self._crew.log(ERROR, f"cannot fork for on_failure pin={record.pin}: {error.strerror}; it is not told")
                 self.notices.done()
 
     def _look_after(self, effect: m.Look | m.Probe | m.Measure | m.Dump) -> m.Event | None:
@@ -260,14 +256,12 @@ class Executor:
             case signal.SIGUSR1 | signal.SIGUSR2:
                 return [m.ForwardRequested(signum)]
             case _:
-                self._crew.log(
-                    logging.WARNING, f"signal ignored signal={signal.Signals(signum).name}; it means nothing here"
-                )
+                self._crew.log(WARNING, f"signal ignored signal={signal.Signals(signum).name}; it means nothing here")
                 return []
 
     def _log_stacks(self, data: bytes) -> None:
         for line in self._postmortem.feed(data, self._kernel.now()):
-            self._crew.log(logging.ERROR, f"stack {self._hung}: {line}")
+            self._crew.log(ERROR, f"stack {self._hung}: {line}")
 
     def _report(self, report: m.Report) -> None:
         seat = None

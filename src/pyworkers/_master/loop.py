@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pyworkers._core import messages as m
 from pyworkers._core.supervisor import Supervisor
-from pyworkers._logs import SinkHandler
+from pyworkers._logs import Journal
 from pyworkers._master.execute import Executor, Kernel
 
 STOP_GRACE_S = 1.0
@@ -20,7 +20,7 @@ FINISH_GRACE_S = 10.0
 class Loop:
     """One master's life, from the first fork to the last reap."""
 
-    def __init__(self, core: Supervisor, kernel: Kernel, executor: Executor, log: SinkHandler) -> None:
+    def __init__(self, core: Supervisor, kernel: Kernel, executor: Executor, log: Journal) -> None:
         self._core = core
         self._kernel = kernel
         self._executor = executor

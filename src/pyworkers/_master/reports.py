@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyworkers._core import messages as m
@@ -19,6 +18,7 @@ from pyworkers._core.types import (
     Vanished,
     is_spare,
 )
+from pyworkers._logs import DEBUG, ERROR, INFO, WARNING
 from pyworkers._posix.process import signal_name
 
 if TYPE_CHECKING:
@@ -55,16 +55,16 @@ def describe(report: m.Report, seat: Seat | None) -> tuple[int, str]:
     """Return the level and the line for a report. `seat` belongs to the report's PIN, where it has one."""
     match report:
         case m.StopStarted(reason, kind, live_count):
-            return logging.INFO, f"{_STOPPING[kind]} reason={reason} workers={live_count}"
+            return INFO, f"{_STOPPING[kind]} reason={reason} workers={live_count}"
         case m.AllEnded():
             return _all_ended(report)
         case m.EventIgnored(event, because):
-            return logging.DEBUG, f"ignored {event}: {because}"
+            return DEBUG, f"ignored {event}: {because}"
         case m.GroupRestarted(pin, group, live_count):
-            return logging.WARNING, f"group restarting {group} after pin={pin} workers={live_count}; all start again"
+            return WARNING, f"group restarting {group} after pin={pin} workers={live_count}; all start again"
         case m.GroupFailed(pin, group, live_count, pins):
             others = f" failed={_listed(pins)}" if pins else ""
-            return logging.ERROR, f"group failed {group} after pin={pin}{others} workers={live_count}; stopping them"
+            return ERROR, f"group failed {group} after pin={pin}{others} workers={live_count}; stopping them"
         case _:
             assert seat is not None
             return _of_worker(report, seat, f"{seat.handler} {named(report.pin)} pid={seat.pid}")
@@ -85,26 +85,26 @@ def named(seat: Pin) -> str:
 def _of_worker(report: m.WorkerReport, seat: Seat, who: str) -> tuple[int, str]:
     match report:
         case m.WorkerStarted():
-            return logging.INFO, f"worker started {who}"
+            return INFO, f"worker started {who}"
         case m.WorkerEnded():
             return _ended(report, seat, who)
         case m.SpawnDelayed(pin, _, reason, delay_s):
             line = f"cannot fork {seat.handler} {named(pin)}: {reason}; trying again in {delay_s:.1f}s"
-            return logging.ERROR, line
+            return ERROR, line
         case m.SuspensionNoted(suspended=suspended):
             line = f"worker suspended {who}; it keeps its PIN" if suspended else f"worker resumed {who}"
-            return logging.WARNING, line
+            return WARNING, line
         case m.WorkerHung(silent_s=silent_s):
-            return logging.ERROR, f"worker hung {who} silent={silent_s:.1f}s; its stacks follow, then it is replaced"
+            return ERROR, f"worker hung {who} silent={silent_s:.1f}s; its stacks follow, then it is replaced"
         case m.WorkerRecycled(wear=wear):
             measured = f"{wear.measured / 2**20:.1f}M" if wear.limit is Limit.MAX_RSS else f"{wear.measured:.1f}s"
-            return logging.INFO, f"worker recycled {who} {wear.limit.value} reached={measured}; asking it to leave"
+            return INFO, f"worker recycled {who} {wear.limit.value} reached={measured}; asking it to leave"
         case m.WorkerOverdue(action=action):
             happens = "interrupting it" if action is Action.INTERRUPT else "killing it"
-            return logging.WARNING, f"worker has not left {who}; {happens} by SIG{action.value}"
+            return WARNING, f"worker has not left {who}; {happens} by SIG{action.value}"
         case m.WorkerAbandoned(waiting=waiting):
             what = "waiting for the kernel to end it" if waiting else "leaving it to the kernel"
-            return logging.ERROR, f"worker survives SIGKILL {who}; {what}"
+            return ERROR, f"worker survives SIGKILL {who}; {what}"
         case m.GroupRestarted() | m.GroupFailed():
             raise AssertionError(report)
 
@@ -113,15 +113,15 @@ def _ended(report: m.WorkerEnded, seat: Seat, who: str) -> tuple[int, str]:
     why = cause(report, oom=seat.oom)
     because = f" cause={why}" if why in (HANG, OOM_KILL) else ""
     line = f"worker ended {who} {_status(report.status)}{because} after={report.lifetime_s:.1f}s"
-    abnormal = logging.WARNING if report.is_failure else logging.INFO
+    abnormal = WARNING if report.is_failure else INFO
     match report.follows:
         case m.Next.FINISHED:
-            return logging.INFO, f"{line}; finished"
+            return INFO, f"{line}; finished"
         case m.Next.STOPPED:
-            return logging.INFO, f"{line}{_trace(seat)}; stopped"
+            return INFO, f"{line}{_trace(seat)}; stopped"
         case m.Next.FAILED:
             assert report.given_up is not None
-            return logging.ERROR, f"{line}{_trace(seat)}; {_GIVEN_UP[report.given_up]}"
+            return ERROR, f"{line}{_trace(seat)}; {_GIVEN_UP[report.given_up]}"
         case m.Next.GROUP:
             return abnormal, f"{line}{_trace(seat)}; respawning with its group"
         case m.Next.RESPAWN:
@@ -133,7 +133,7 @@ def _all_ended(report: m.AllEnded) -> tuple[int, str]:
     how = "stopped" if report.stopped else "ended" if report.failed else "finished"
     failed = f" failed={_listed(report.failed)}" if report.failed else ""
     code = f" code={report.exit_code}" if report.exit_code else ""
-    level = logging.ERROR if report.failed else logging.INFO
+    level = ERROR if report.failed else INFO
     return level, f"all workers {how}{failed}; master exits{code}"
 
 

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import atexit
 import functools
-import logging
 import os
 import signal
 import sys
-import threading
-import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from pyworkers._core.types import Pid
-from pyworkers._logs import Sink, SinkHandler
+from pyworkers._logs import ERROR, Journal
 from pyworkers._posix import memory, process, signals
 from pyworkers._posix.channel import Channel, Word
 from pyworkers._posix.desks import Desks
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers._worker.flag import Flag
-from pyworkers._worker.outcome import code_of_exception, exit_code_of, log_exception
+from pyworkers._worker.outcome import code_of_exception, exit_code_of
 from pyworkers._worker.runtime import Runtime
 from pyworkers.errors import ExitCode, Stop
 
@@ -41,8 +38,7 @@ class Ending:
     """What the end of a process needs, that of a worker or of a notice."""
 
     runtime: Runtime
-    log: logging.Logger
-    sink: Sink
+    journal: Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +65,7 @@ class Job:
     on_exit: Sequence[PinFunction]
     traps: Mapping[int, signals.Trap]
     leads_group: bool
-    log: logging.Logger
-    sink_handler: SinkHandler
+    journal: Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +109,7 @@ def run_spare(job: Job, desk: int, inheritance: Inheritance) -> int:
     if not _become_worker(job, inheritance):
         return ExitCode.STOPPED
     inheritance.desks.become_worker(desk)
-    job.sink_handler.prefix = f"{job.handler_name} spare: "
+    job.journal.prefix = f"{job.handler_name} spare: "
     signals.unblock(inheritance.mask)
     assignment: Assignment | None = None
     code = _warm(job, inheritance)
@@ -131,19 +126,17 @@ def run_spare(job: Job, desk: int, inheritance: Inheritance) -> int:
     return _leave(job, assignment, inheritance, code)
 
 
-def run_notice(
-    functions: Sequence[Callable[[], object]], inheritance: Inheritance, log: logging.Logger, sink: Sink
-) -> int:
+def run_notice(functions: Sequence[Callable[[], object]], inheritance: Inheritance, journal: Journal) -> int:
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
     traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
     traps[signal.SIGINT] = signals.IGNORE
     if not _settle_in(inheritance, traps, int(signal.SIGKILL)):
         return ExitCode.STOPPED
     inheritance.desks.become_worker()
-    sink.become_worker()
+    journal.sink.become_worker()
     _forget_exit_functions()
     signals.unblock(inheritance.mask)
-    ending = Ending(Runtime(Flag()), log, sink)
+    ending = Ending(Runtime(Flag()), journal)
     code: int = ExitCode.OK
     for function in functions:
         code = _guarded(ending, "on_failure", code, function)
@@ -179,20 +172,20 @@ def _become_worker(job: Job, inheritance: Inheritance) -> bool:
     if job.leads_group:
         process.lead_group()
     memory.invite_oom_killer(inheritance.oom_score)
-    job.sink_handler.sink.become_worker()
+    job.journal.sink.become_worker()
     _forget_exit_functions()
     os.register_at_fork(after_in_child=job.runtime.unbind)
     return True
 
 
 def _take_seat(job: Job, assignment: Assignment) -> None:
-    job.sink_handler.prefix = f"{job.handler_name} pin={assignment.pin}: "
+    job.journal.prefix = f"{job.handler_name} pin={assignment.pin}: "
     os.environ["PYWORKERS_WORKER_PIN"] = str(assignment.pin)
     os.environ["PYWORKERS_WORKER_HANDLER"] = job.handler_name
 
 
 def _leave(job: Job, assignment: Assignment | None, inheritance: Inheritance, code: int) -> int:
-    ending = Ending(job.runtime, job.log, job.sink_handler.sink)
+    ending = Ending(job.runtime, job.journal)
     if assignment is not None:
         for function in job.on_exit:
             code = _guarded(ending, "on_worker_exit", code, functools.partial(function, assignment.pin))
@@ -217,7 +210,7 @@ def _warm(job: Job, inheritance: Inheritance) -> int | None:
         return None if process.die_with_parent(inheritance.master, TERM) else ExitCode.STOPPED
     except BaseException as error:  # noqa: BLE001  (as below)
         job.runtime.end()
-        return code_of_exception(job.log, "on_worker_warm", error)
+        return code_of_exception(job.journal, "on_worker_warm", error)
 
 
 def _work(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
@@ -239,7 +232,7 @@ def _work(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
             runtime.end()
     except BaseException as error:  # noqa: BLE001  (whatever a handler raises becomes an exit code, here and nowhere else)
         runtime.end()
-        return code_of_exception(job.log, what, error)
+        return code_of_exception(job.journal, what, error)
 
 
 def _run_async(job: Job, pin: int) -> object:
@@ -268,10 +261,12 @@ async def _awaited(result: object) -> object:
 
 def _end(ending: Ending, code: int) -> int:
     """Do what the interpreter does at its end, in its order, for os._exit will not."""
-    code = _guarded(ending, "threading", code, threading._shutdown)  # type: ignore[attr-defined]
+    threading: Any = sys.modules.get("threading")
+    if threading is not None:
+        code = _guarded(ending, "threading", code, threading._shutdown)
     code = _guarded(ending, "atexit", code, atexit._run_exitfuncs)
     code = _guarded(ending, "flushing the standard streams", code, process.flush_standard_streams)
-    ending.sink.flush()
+    ending.journal.sink.flush()
     return code
 
 
@@ -284,7 +279,7 @@ def _guarded(ending: Ending, step: str, code: int, function: Callable[[], object
         # The interrupt: this step is cut, the next one is not.
         return ending.runtime.stop_code or code
     except BaseException as error:  # noqa: BLE001  (the steps after it have to run)
-        log_exception(ending.log, step, error)
+        ending.journal.write(ERROR, f"{step} raised", error)
         return code or ExitCode.FAILED
     return code
 
@@ -297,15 +292,15 @@ def _forget_exit_functions() -> None:
     registered anew, because those modules are loaded already; it runs after the worker's own.
     """
     atexit._clear()
-    atexit.register(logging.shutdown)
-    finalizers: Any = weakref.finalize
-    finalizers._registry.clear()
-    finalizers._registered_with_atexit = False
-    util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None:
+    loaded: dict[str, Any] = sys.modules
+    if (logging := loaded.get("logging")) is not None:
+        atexit.register(logging.shutdown)
+    if (weakref := loaded.get("weakref")) is not None:
+        weakref.finalize._registry.clear()
+        weakref.finalize._registered_with_atexit = False
+    if (util := loaded.get("multiprocessing.util")) is not None:
         util._finalizer_registry.clear()
         util._run_after_forkers()
         atexit.register(util._exit_function)
-    children: Any = sys.modules.get("multiprocessing.process")
-    if children is not None:
+    if (children := loaded.get("multiprocessing.process")) is not None:
         children._children = set()

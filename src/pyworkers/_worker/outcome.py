@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
+from pyworkers._logs import ERROR, Journal
 from pyworkers.errors import ExitCode
 
 
@@ -20,10 +19,10 @@ def exit_code_of(result: object) -> int:
     raise TypeError(f"a handler returns None or an exit code of 0 to 255, got {result!r:.80} ({type(result).__name__})")
 
 
-def code_of_exception(log: logging.Logger, what: str, error: BaseException) -> int:
+def code_of_exception(journal: Journal, what: str, error: BaseException) -> int:
     """Return the exit code that an exception means, and log it unless it is an exit."""
     if not isinstance(error, SystemExit):
-        log_exception(log, what, error)
+        journal.write(ERROR, f"{what} raised", error)
         return ExitCode.FAILED
     code = error.code
     if code is None:
@@ -31,10 +30,5 @@ def code_of_exception(log: logging.Logger, what: str, error: BaseException) -> i
     if isinstance(code, int):
         # What exit(3) leaves of it; but 256 must not become the 0 of a normal end.
         return code & 0xFF or (ExitCode.FAILED if code else ExitCode.OK)
-    log.error("%s exits: %s", what, code)
+    journal.write(ERROR, f"{what} exits: {code}")
     return ExitCode.FAILED
-
-
-def log_exception(log: logging.Logger, what: str, error: BaseException) -> None:
-    """Log an exception of the user's code, with its traceback."""
-    log.error("%s raised", what, exc_info=(type(error), error, error.__traceback__))

@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
+from _thread import get_ident
 from collections.abc import Generator, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkers._core.types import shown
+from pyworkers._logs import Journal
 from pyworkers._posix import signals
 from pyworkers._posix.channel import Word
 from pyworkers._posix.watchdog import Watchdog
@@ -44,18 +45,19 @@ class Runtime:
 
     Attributes:
         place: Who this worker is, and the marks that it leaves.
+        journal: The log of the run that is going on, in master and workers.
     """
 
     def __init__(self, flag: Flag) -> None:
         self._flag = flag
         self.place = Place()
+        self.journal: Journal | None = None
         self.critical = Critical(self)
         self.interruptible = Interruptible(self)
         self._binding: Binding | None = None
         self._inline_pin: int | None = None
         self._main, self._phase = 0, Phase.QUIET
-        self._cooperative = False
-        self._reached = False
+        self._cooperative = self._reached = False
         self._watchdog = Watchdog()
         self._recorded: list[int] = []
         self._stop_code: ExitCode | None = None
@@ -68,13 +70,12 @@ class Runtime:
         self._task: asyncio.Task[Any] | None = None
 
     # The worker's side of it: boot calls these.
-
     def bind(self, binding: Binding, assignment: Assignment | None) -> None:
         """Become the runtime of this worker, in its main thread; of a spare without an assignment, which follows."""
         self._binding = binding
         if assignment is not None:
             self.place.take(binding, assignment)
-        self._main = threading.get_ident()
+        self._main = get_ident()
         self._cooperative = binding.cooperative is True
         self._reached = binding.cooperative is not None
         # The first checkpoint takes the slow path: that is how it is noticed.
@@ -174,7 +175,7 @@ class Runtime:
         """The checkpoint's slow path: run what is recorded, raise what is due."""
         if self._binding is None:
             return
-        ident = threading.get_ident()
+        ident = get_ident()
         if ident == self._main:
             if self._phase is Phase.RUNNING and not self._reached:
                 self._reached = self._cooperative = True
@@ -198,7 +199,7 @@ class Runtime:
             raise RuntimeError("app.sleep and app.wait block: inside a running asyncio loop, await instead")
         waited = list(fds)
         deadline = None if timeout is None else time.monotonic() + timeout
-        ident = threading.get_ident()
+        ident = get_ident()
         while True:
             # The pipe first, then the look at what is pending: a signal in between leaves a byte.
             wakeup = self._wakeup_of(ident)
@@ -220,12 +221,12 @@ class Runtime:
 
     def enter_critical(self) -> None:
         """Begin a section that nothing cuts."""
-        ident = threading.get_ident()
+        ident = get_ident()
         self._critical_depths[ident] = self._critical_depths.get(ident, 0) + 1
 
     def leave_critical(self, *, failing: bool) -> None:
         """End it: the outermost one proves life, and lets out what is pending, never over an exception in flight."""
-        ident = threading.get_ident()
+        ident = get_ident()
         self._critical_depths[ident] -= 1
         if self._critical_depths[ident]:
             return
@@ -237,7 +238,7 @@ class Runtime:
 
     def enter_interruptible(self) -> None:
         """Begin a section that a stop may cut anywhere."""
-        if threading.get_ident() == self._main:
+        if get_ident() == self._main:
             self._interruptible_depth += 1
         if self._flag._pending:
             try:
@@ -249,7 +250,7 @@ class Runtime:
 
     def leave_interruptible(self) -> None:
         """End it."""
-        if threading.get_ident() == self._main:
+        if get_ident() == self._main:
             self._interruptible_depth -= 1
 
     # Traps and what they share with the above.
@@ -319,7 +320,7 @@ class Runtime:
 
     def _raise_stop(self) -> None:
         """Raise Stop, or inside a running loop cancel the handler's task, which does the same at its next await."""
-        code, ident = self._stop_code, threading.get_ident()
+        code, ident = self._stop_code, get_ident()
         assert code is not None
         self._raised |= {(ident, ExitCode.STOPPED), (ident, code)}
         if self._task is not None and ident == self._main:

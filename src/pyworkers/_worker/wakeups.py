@@ -7,13 +7,13 @@ drained by it. Other threads share a second one, which is written once, when a s
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import math
 import os
 import select
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -41,7 +41,7 @@ class Wakeups:
     __slots__ = ("_lock", "_main", "_others")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._main: tuple[int, int] | None = None
         self._others: tuple[int, int] | None = None
 
