@@ -101,7 +101,6 @@ def test_stalled_reader_gets_what_fits_and_the_count_of_the_rest(pipe: tuple[int
 def test_patient_worker_loses_nothing_to_a_slow_reader(pipe: tuple[int, int]) -> None:
     """A worker waits for room, so a burst reaches a reader that merely is slow."""
     sink = StderrSink("shop", pipe[1])
-    sink.become_worker()
     child = os.fork()
     if child == 0:
         for number in range(4000):

@@ -149,6 +149,7 @@ def _spare_plan(decided: Plan, pin: Pin, place: int) -> SlotPlan:
 def _jobs(parts: Parts, cells: Cells, inheritance: boot.Inheritance) -> tuple[boot.Job, ...]:
     """Return what the workers of each handler need to know; made once, so that a respawn makes nothing of it."""
     app, decided, declaration = parts.app, parts.plan, declaration_of(parts.app)
+    traps = runtime_of(app).traps(declaration.on_signal)
     return tuple(
         boot.Job(
             binding=Binding(
@@ -169,7 +170,7 @@ def _jobs(parts: Parts, cells: Cells, inheritance: boot.Inheritance) -> tuple[bo
             on_warm=declaration.on_worker_warm,
             on_start=declaration.on_worker_start,
             on_exit=declaration.on_worker_exit,
-            traps=runtime_of(app).traps(declaration.on_signal),
+            calls=boot.worker_calls(traps, inheritance, leads_group=worker.kill_group),
             leads_group=worker.kill_group,
             journal=parts.journal,
         )
@@ -217,11 +218,11 @@ class _Workers:
 
 
 def _notice_main(parts: Parts, inheritance: boot.Inheritance) -> Callable[[FailureRecord], Callable[[], int]]:
-    functions = declaration_of(parts.app).on_failure
+    functions, calls = declaration_of(parts.app).on_failure, boot.notice_calls(inheritance)
 
     def notice_main(record: FailureRecord) -> Callable[[], int]:
-        calls = [functools.partial(function, record) for function in functions]
-        return lambda: boot.run_notice(calls, inheritance, parts.journal)
+        tellers = [functools.partial(function, record) for function in functions]
+        return lambda: boot.run_notice(tellers, calls, inheritance, parts.journal)
 
     return notice_main
 

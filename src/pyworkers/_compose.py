@@ -67,7 +67,7 @@ def complain(error: object) -> None:
 def _closed(app: App) -> Generator[None]:
     """Take no registrations while the app runs, and no second run."""
     declaration = declaration_of(app)
-    if runtime_of(app).pin is not None:
+    if runtime_of(app).place.pin is not None:
         raise UsageError("app.run() was called inside a worker; put it under if __name__ == '__main__'")
     if declaration.closed:
         raise UsageError("app.run() was called while the app runs already")
@@ -219,6 +219,7 @@ class _Instance:
             raise LockError(f"cannot become a daemon: {os.strerror(error.errno or 0)}") from error
         os.close(reader)
         self._ready = (reader, writer)
+        self._journal.sink.become_master()
         if isinstance(self._journal.sink, StderrSink):
             # Not the terminal's any more: it would keep ssh(1) and $(...) waiting.
             self._journal.sink.close()
@@ -311,7 +312,7 @@ class _Instance:
         """Call the one PIN's handler in this very process, its hooks around it, with Python's own signals."""
         ((pin, place),) = self._plan.assignment.items()
         spec, declaration = self._declaration.handlers[place], self._declaration
-        with runtime_of(self._app).inline(pin):
+        with runtime_of(self._app).place.inline(pin):
             for function in declaration.on_start:
                 function()
             try:

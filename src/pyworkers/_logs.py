@@ -17,7 +17,7 @@ DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
 
 
 class Sink(Protocol):
-    """Takes lines, and keeps what it cannot write yet."""
+    """Takes lines, and keeps what it cannot write yet. In a child it begins with nothing kept, and with patience."""
 
     def emit(self, level: int, line: str) -> None:
         """Write the line, or keep it, or count it as dropped. Never raises."""
@@ -31,8 +31,8 @@ class Sink(Protocol):
         """Return the descriptor whose room `flush` waits for, or None where nothing was kept."""
         ...
 
-    def become_worker(self) -> None:
-        """In the child: forget what the master has kept, and be patient from now on."""
+    def become_master(self) -> None:
+        """In the process that a daemon's master goes on in: have no more patience than before."""
         ...
 
     def dump_descriptor(self) -> int:

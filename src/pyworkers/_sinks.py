@@ -49,14 +49,17 @@ class _Backlog:
         self._patience_s = 0.0
         self._stalled = False
         self._full = False
+        self._pid = os.getpid()
 
     def emit(self, level: int, line: str) -> None:
+        self._notice_fork()
         self._keep(self._encode(level, line))
         self.flush()
         if self._full and self._patience_s and not self._stalled:
             self._stalled = not self._wait(self._patience_s)
 
     def flush(self) -> None:
+        self._notice_fork()
         self._full = False
         while self._lines or self._dropped_count:
             data = self._lines.popleft() if self._lines else None
@@ -80,11 +83,20 @@ class _Backlog:
     def waiting(self) -> int | None:
         return self._descriptor() if self._full else None
 
-    def become_worker(self) -> None:
-        self._lines.clear()
-        self._size = self._dropped_count = 0
-        self._patience_s = WORKER_PATIENCE_S
-        self._stalled = self._full = False
+    def become_master(self) -> None:
+        self._pid = os.getpid()
+
+    def _notice_fork(self) -> None:
+        """In a child, at its first line: forget what the master has kept, and be patient from now on.
+
+        Here and not right after the fork, because most workers log nothing before their work has begun.
+        """
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._lines.clear()
+            self._size = self._dropped_count = 0
+            self._patience_s = WORKER_PATIENCE_S
+            self._stalled = self._full = False
 
     def _keep(self, data: bytes) -> None:
         if self._size + len(data) > BACKLOG_MAX:

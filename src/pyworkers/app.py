@@ -185,7 +185,7 @@ class App(Flag):
     @property
     def pin(self) -> int | None:
         """The PIN of this worker; None outside of one."""
-        return self._runtime.pin
+        return self._runtime.place.pin
 
     @property
     def generation(self) -> int:

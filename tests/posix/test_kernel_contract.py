@@ -278,7 +278,7 @@ def test_group_of_a_leader_ends_with_it(real: PosixKernel, *, stranger_first: bo
         until(lambda: state(stranger.pid) == "Z", "the stranger's end")
 
     def child() -> int:
-        process.lead_group()
+        os.setpgid(0, 0)
         grandchild = os.fork()
         if grandchild == 0:
             time.sleep(3600)

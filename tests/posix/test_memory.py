@@ -31,8 +31,11 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 
 def forked(main: Callable[[], int]) -> Pid:
-    with signals.blocked():
+    mask = signals.block()
+    try:
         return process.fork(main)
+    finally:
+        signals.unblock(mask)
 
 
 class Child:

@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 
 from pyworkers._core.types import Pid
+from pyworkers._posix.signals import Call
 
 _RECORD = struct.Struct("=2sBBI")
 _MAGIC = b"pw"
@@ -50,9 +51,9 @@ class Channel:
         os.close(self._reader)
         os.close(self._writer)
 
-    def become_worker(self) -> None:
-        """In the child: drop the reading end, so that a write fails once the master is gone instead of blocking."""
-        os.close(self._reader)
+    def child_calls(self) -> list[Call]:
+        """Return what a child does: drop the reading end, so that a write fails once the master is gone."""
+        return [(os.close, (self._reader,))]
 
     def tell(self, word: Word, number: int = 0) -> None:
         """In the worker: say it to the master, if there is still one."""

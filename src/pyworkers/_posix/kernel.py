@@ -69,11 +69,14 @@ class PosixKernel:
 
     def fork(self, child_main: Callable[[], int], *, leader: bool) -> Pid:
         """Start a child; every signal stays blocked in it until it unblocks them."""
-        with signals.blocked():
+        mask = signals.block()
+        try:
             pid = process.fork(child_main)
             self._brood.own.add(pid)
             if leader:
                 self._brood.leaders.add(pid)
+        finally:
+            signals.unblock(mask)
         return pid
 
     def send(self, pid: Pid, signum: int) -> None:

@@ -77,9 +77,14 @@ def die_with_parent(parent: Pid, signum: int) -> bool:
     may call setuid. The parent may have died before the call: only the comparison after it closes that window, and it
     compares with the saved pid, since an orphan goes to a subreaper as often as to process 1.
     """
-    if _prctl is not None:
-        _prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
+    for function, arguments in parent_death_calls(signum):
+        function(*arguments)
     return os.getppid() == parent
+
+
+def parent_death_calls(signum: int) -> list[signals.Call]:
+    """Return how a child asks for it; that the parent lives is still to be seen then, as above."""
+    return [] if _prctl is None else [(_prctl, (PR_SET_PDEATHSIG, int(signum), 0, 0, 0))]
 
 
 def adopts() -> bool:
@@ -206,11 +211,6 @@ def send(pid: Pid, signum: int) -> None:
     # ESRCH cannot be news, since only reaping ends a process for us; EPERM is a worker that changed its user.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signum)
-
-
-def lead_group() -> None:
-    """In the child, before any code of the user: lead a process group, so that all of it can be ended at once."""
-    os.setpgid(0, 0)
 
 
 def end_group() -> None:

@@ -180,24 +180,19 @@ class MasterSignals:
             raise Interrupted(signum)
 
 
-@contextlib.contextmanager
-def blocked() -> Generator[None]:
-    """Block every signal inside the block: around a fork, so that none runs in the wrong process."""
-    mask = _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
-    try:
-        yield
-    finally:
-        _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+def block() -> frozenset[int]:
+    """Block every signal, and return the mask of before: around a fork, so that none runs in the wrong process."""
+    return _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)  # type: ignore[no-any-return]  # a set, and not changed
 
 
-def block() -> None:
-    """In the child, at its very end: no trap shall run any more."""
-    _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+Call = tuple[Callable[..., object], tuple[object, ...]]
+"""A call of a C function that is made before the fork for a child to do: each Python function that a child enters, and
+each object that it looks at, is on a page of the parent's that the kernel has to copy first."""
 
 
-def forget_wakeup() -> None:
-    """In the child, signals blocked: let no signal write into the pipe of the parent."""
-    _signal.set_wakeup_fd(-1)
+def child_calls(traps: Mapping[int, Trap]) -> list[Call]:
+    """Return what a child does first, signals blocked: no signal writes into the pipe of the parent; its own traps."""
+    return [(_signal.set_wakeup_fd, (-1,)), *((_signal.signal, (signum, trap)) for signum, trap in traps.items())]
 
 
 def plain(traps: Mapping[int, Trap]) -> dict[int, Trap]:
@@ -206,11 +201,11 @@ def plain(traps: Mapping[int, Trap]) -> dict[int, Trap]:
 
 
 def install(traps: Mapping[int, Trap]) -> None:
-    """In the child, signals blocked: replace the dispositions."""
+    """Replace dispositions, quickly."""
     for signum, trap in traps.items():
         _signal.signal(signum, trap)
 
 
 def unblock(mask: frozenset[int]) -> None:
-    """In the child, when its traps stand: set the mask that the user's code shall see."""
+    """Set the mask: in the master after a fork, in the child when its traps stand."""
     _signal.pthread_sigmask(signal.SIG_SETMASK, mask)

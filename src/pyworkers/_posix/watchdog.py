@@ -12,6 +12,8 @@ import os
 class Watchdog:
     """The one such timer of this process."""
 
+    __slots__ = ("_armed",)
+
     def __init__(self) -> None:
         self._armed = False
 

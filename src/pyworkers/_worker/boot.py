@@ -21,6 +21,7 @@ from pyworkers._logs import ERROR, Journal
 from pyworkers._posix import memory, process, signals
 from pyworkers._posix.channel import Channel, Word
 from pyworkers._posix.desks import Desks
+from pyworkers._posix.signals import Call
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers._worker.flag import Flag
 from pyworkers._worker.outcome import code_of_exception, exit_code_of
@@ -51,7 +52,7 @@ class Job:
         on_warm: The `on_worker_warm` functions.
         on_start: The `on_worker_start` functions.
         on_exit: The `on_worker_exit` functions.
-        traps: The dispositions of signals.
+        calls: What makes a process of the master's a worker of this handler; see `worker_calls`.
         leads_group: Whether it leads a process group, all of which ends with it (`kill_group`).
     """
 
@@ -63,7 +64,7 @@ class Job:
     on_warm: Sequence[Callable[[], object]]
     on_start: Sequence[PinFunction]
     on_exit: Sequence[PinFunction]
-    traps: Mapping[int, signals.Trap]
+    calls: Sequence[Call]
     leads_group: bool
     journal: Journal
 
@@ -126,15 +127,13 @@ def run_spare(job: Job, desk: int, inheritance: Inheritance) -> int:
     return _leave(job, assignment, inheritance, code)
 
 
-def run_notice(functions: Sequence[Callable[[], object]], inheritance: Inheritance, journal: Journal) -> int:
+def run_notice(
+    functions: Sequence[Callable[[], object]], calls: Sequence[Call], inheritance: Inheritance, journal: Journal
+) -> int:
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
-    traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
-    traps[signal.SIGINT] = signals.IGNORE
-    if not _settle_in(inheritance, traps, int(signal.SIGKILL)):
+    if not _settle_in(calls, inheritance):
         return ExitCode.STOPPED
     inheritance.desks.become_worker()
-    journal.sink.become_worker()
-    _forget_exit_functions()
     signals.unblock(inheritance.mask)
     ending = Ending(Runtime(Flag()), journal)
     code: int = ExitCode.OK
@@ -153,29 +152,47 @@ def run_inline(handler: PinFunction, pin: int, *, is_async: bool) -> int:
     return exit_code_of(result)
 
 
-def _settle_in(inheritance: Inheritance, traps: Mapping[int, signals.Trap], death_signal: int) -> bool:
-    """Cut what ties this process to the master; return whether the master still lives."""
-    signals.forget_wakeup()
-    signals.install(traps)
-    alive = process.die_with_parent(inheritance.master, death_signal)
-    for descriptor in inheritance.dropped:
-        os.close(descriptor)
-    inheritance.channel.become_worker()
-    os.dup2(inheritance.null, 0)
-    return alive
+def worker_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, *, leads_group: bool) -> Sequence[Call]:
+    """In the master, once: return the calls that make a child of it a worker, in the order in which they are done."""
+    return (
+        *_child_calls(traps, inheritance, TERM),
+        # Before any code of the user, so that all of the group can be ended at once.
+        *([(os.setpgid, (0, 0))] if leads_group else []),
+    )
+
+
+def notice_calls(inheritance: Inheritance) -> Sequence[Call]:
+    """In the master, once: return those that make a child of it the teller of a failure."""
+    traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
+    traps[signal.SIGINT] = signals.IGNORE
+    return _child_calls(signals.plain(traps), inheritance, int(signal.SIGKILL))
+
+
+def _child_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, death_signal: int) -> Sequence[Call]:
+    return (
+        *signals.child_calls(traps),
+        *process.parent_death_calls(death_signal),
+        *((os.close, (descriptor,)) for descriptor in inheritance.dropped),
+        *inheritance.channel.child_calls(),
+        (os.dup2, (inheritance.null, 0)),
+        *_exit_calls(),
+    )
+
+
+def _settle_in(calls: Sequence[Call], inheritance: Inheritance) -> bool:
+    """Cut what ties this process to the master, with every signal blocked; return whether the master still lives."""
+    for function, arguments in calls:
+        function(*arguments)
+    # After the call that asks for its death: see `process.die_with_parent`.
+    return os.getppid() == inheritance.master
 
 
 def _become_worker(job: Job, inheritance: Inheritance) -> bool:
-    """Do, with every signal blocked, what a worker does with or without a PIN; return whether the master lives."""
-    if not _settle_in(inheritance, job.traps, TERM):
-        return False
-    if job.leads_group:
-        process.lead_group()
+    """Do what a worker does with or without a PIN; return whether the master lives."""
+    alive = _settle_in(job.calls, inheritance)
     memory.invite_oom_killer(inheritance.oom_score)
-    job.journal.sink.become_worker()
-    _forget_exit_functions()
     os.register_at_fork(after_in_child=job.runtime.unbind)
-    return True
+    return alive
 
 
 def _take_seat(job: Job, assignment: Assignment) -> None:
@@ -284,23 +301,24 @@ def _guarded(ending: Ending, step: str, code: int, function: Callable[[], object
     return code
 
 
-def _forget_exit_functions() -> None:
-    """Make the exit functions of this process its own.
+def _exit_calls() -> Sequence[Call]:
+    """Return the calls that make the exit functions of a child its own.
 
     Inherited ones would remove the master's temporary directory; a bare os._exit would lose what a
     multiprocessing.Queue of the worker still holds. What the standard library registers for itself at import is
     registered anew, because those modules are loaded already; it runs after the worker's own.
     """
-    atexit._clear()
     loaded: dict[str, Any] = sys.modules
+    calls: list[Call] = [(atexit._clear, ())]
     if (logging := loaded.get("logging")) is not None:
-        atexit.register(logging.shutdown)
+        calls.append((atexit.register, (logging.shutdown,)))
     if (weakref := loaded.get("weakref")) is not None:
-        weakref.finalize._registry.clear()
-        weakref.finalize._registered_with_atexit = False
+        calls.append((weakref.finalize._registry.clear, ()))
+        calls.append((setattr, (weakref.finalize, "_registered_with_atexit", False)))
     if (util := loaded.get("multiprocessing.util")) is not None:
-        util._finalizer_registry.clear()
-        util._run_after_forkers()
-        atexit.register(util._exit_function)
+        calls.append((util._finalizer_registry.clear, ()))
+        calls.append((util._run_after_forkers, ()))
+        calls.append((atexit.register, (util._exit_function,)))
     if (children := loaded.get("multiprocessing.process")) is not None:
-        children._children = set()
+        calls.append((setattr, (children, "_children", set[object]())))
+    return calls

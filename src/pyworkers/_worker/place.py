@@ -5,7 +5,9 @@ Outside a worker there is no place, and everything here is harmless.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Generator
 
 from pyworkers._core.types import Previous
 from pyworkers._posix.cells import Cells
@@ -20,10 +22,14 @@ class Place:
         probed: Whether the next checkpoint of the main thread is to leave a beat.
     """
 
+    # So that what a worker writes at its start is on one page, which the kernel copies for it.
+    __slots__ = ("_assignment", "_cells", "_inline_pin", "probed")
+
     def __init__(self) -> None:
         self.probed = False
         self._cells: Cells | None = None
         self._assignment: Assignment | None = None
+        self._inline_pin: int | None = None
 
     def take(self, binding: Binding, assignment: Assignment) -> None:
         """Become that of this worker."""
@@ -35,10 +41,19 @@ class Place:
         """In a process that the worker forks: it has no place of its own."""
         self._assignment = self._cells = None
 
+    @contextlib.contextmanager
+    def inline(self, pin: int) -> Generator[None]:
+        """While a handler runs for a debugger: know the PIN, and be harmless otherwise."""
+        self._inline_pin = pin
+        try:
+            yield
+        finally:
+            self._inline_pin = None
+
     @property
     def pin(self) -> int | None:
         """The PIN, if this process holds one."""
-        return self._assignment.pin if self._assignment else None
+        return self._inline_pin if self._assignment is None else self._assignment.pin
 
     @property
     def generation(self) -> int:

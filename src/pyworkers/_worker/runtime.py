@@ -48,6 +48,13 @@ class Runtime:
         journal: The log of the run that is going on, in master and workers.
     """
 
+    # As for `Place`.
+    __slots__ = (
+        "_binding", "_cooperative", "_critical_depths", "_flag", "_interruptible_depth", "_loop", "_main", "_phase",
+        "_raised", "_reached", "_recorded", "_stop_code", "_task", "_wakeups", "_watchdog", "critical",
+        "interruptible", "journal", "place",
+    )  # fmt: skip
+
     def __init__(self, flag: Flag) -> None:
         self._flag = flag
         self.place = Place()
@@ -55,7 +62,6 @@ class Runtime:
         self.critical = Critical(self)
         self.interruptible = Interruptible(self)
         self._binding: Binding | None = None
-        self._inline_pin: int | None = None
         self._main, self._phase = 0, Phase.QUIET
         self._cooperative = self._reached = False
         self._watchdog = Watchdog()
@@ -146,25 +152,11 @@ class Runtime:
             self._loop = self._task = None
             loop.remove_reader(reader)
 
-    @contextlib.contextmanager
-    def inline(self, pin: int) -> Generator[None]:
-        """While a handler runs for a debugger: know the PIN, and be harmless otherwise."""
-        self._inline_pin = pin
-        try:
-            yield
-        finally:
-            self._inline_pin = None
-
     def park(self, desk: int) -> bytes:
         """Wait for what comes from there, and return it; nothing for a spare that is to leave."""
         return self._wakeups.read(desk, lambda: self._stop_code is not None)
 
     # The handler's side of it: App calls these.
-
-    @property
-    def pin(self) -> int | None:
-        """The worker's PIN."""
-        return self._inline_pin if self.place.pin is None else self.place.pin
 
     @property
     def stop_code(self) -> int | None:
