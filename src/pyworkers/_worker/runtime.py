@@ -77,7 +77,7 @@ class Runtime:
 
     # The worker's side of it: boot calls these.
     def bind(self, binding: Binding, assignment: Assignment | None) -> None:
-        """Become the runtime of this worker, in its main thread; of a spare without an assignment, which follows."""
+        """Become the runtime of this worker, in the main thread, also before it is forked; without one, of a spare."""
         self._binding = binding
         if assignment is not None:
             self.place.take(binding, assignment)
@@ -101,14 +101,18 @@ class Runtime:
             }
         )
 
+    def release(self) -> None:
+        """Be no worker's."""
+        self._binding = self._stop_code = None
+        self._flag._pending, self._phase = False, Phase.QUIET
+        self.place.leave()
+
     def unbind(self) -> None:
         """In a process that the worker forks: be a plain process, which TERM ends, as `multiprocessing` expects.
 
         INT stays ignored: Ctrl-C must not take its helpers from a worker that is finishing a unit.
         """
-        self._binding = self._stop_code = None
-        self._flag._pending, self._phase = False, Phase.QUIET
-        self.place.leave()
+        self.release()
         signal.set_wakeup_fd(-1)
         signals.install(dict.fromkeys((signal.SIGTERM, signal.SIGQUIT), signals.DEFAULT))
 
