@@ -26,8 +26,8 @@ from pyworkers._core.types import (
     Hung,
     Killing,
     Limit,
-    LiveState,
     Pin,
+    ProcessState,
     Purpose,
     Restart,
     Rung,
@@ -123,7 +123,7 @@ class Slot:
     def hear(self, event: WorkerEvent, now: float, *, stopping: bool) -> list[Effect]:
         """Take news of the worker; `stopping` says whether the instance still replaces those who end."""
         state = self.state
-        if not isinstance(state, LiveState | Abandoned):
+        if not isinstance(state, ProcessState):
             return [m.EventIgnored(event, f"no process in state {type(state).__name__}")]
         if state.attempt != event.attempt:
             return [m.EventIgnored(event, f"attempt {state.attempt} is current")]
@@ -247,7 +247,7 @@ class Slot:
         return [] if judged.probed_at in (None, before) else [m.Probe(self.plan.pin, state.attempt)]
 
     def _note_suspension(
-        self, event: m.WorkerSuspended | m.WorkerResumed, state: LiveState | Abandoned, now: float
+        self, event: m.WorkerSuspended | m.WorkerResumed, state: ProcessState, now: float
     ) -> list[Effect]:
         suspended = isinstance(event, m.WorkerSuspended)
         if isinstance(state, Starting):
@@ -262,7 +262,7 @@ class Slot:
         rungs = policy.quick_ladder(now, now + self.plan.stop_timeout)
         return self._climb(state, rungs, now, Purpose.HANG)
 
-    def _exit(self, state: LiveState | Abandoned, status: ExitStatus, now: float, *, stopping: bool) -> list[Effect]:
+    def _exit(self, state: ProcessState, status: ExitStatus, now: float, *, stopping: bool) -> list[Effect]:
         code = status.code if isinstance(status, Exited) else None
         normal = code in self.plan.normal_exit_codes
         purpose = state.purpose if isinstance(state, Stopping | Killing) else None

@@ -236,6 +236,7 @@ class Abandoned:
 
 
 LiveState = Starting | Running | Hung | Stopping | Killing
+ProcessState = LiveState | Abandoned
 ClosedState = Finished | Failed | Abandoned
 SlotState = Backoff | LiveState | ClosedState
 

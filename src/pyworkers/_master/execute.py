@@ -111,6 +111,9 @@ class Executor:
     def carry_out(self, effect: m.Effect) -> m.Event | None:
         """Do it, and return what came of it, where that is news for the core. `Finish` is the loop's own."""
         match effect:
+            # These first, since most effects are: see `Supervisor._decide`.
+            case m.WorkerEnded() | m.WorkerStarted():
+                self._report(effect)
             case m.Spawn(pin, attempt):
                 return self._spawn(pin, attempt)
             case m.Assign(pin, attempt, spare):
