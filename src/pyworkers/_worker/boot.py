@@ -292,7 +292,8 @@ def _end(ending: Ending, code: int) -> int:
     threading: Any = sys.modules.get("threading")
     if threading is not None:
         code = _guarded(ending, "threading", code, threading._shutdown)
-    code = _guarded(ending, "atexit", code, atexit._run_exitfuncs)
+    if atexit._ncallbacks():
+        code = _guarded(ending, "atexit", code, atexit._run_exitfuncs)
     code = _guarded(ending, "flushing the standard streams", code, process.flush_standard_streams)
     ending.journal.sink.flush()
     return code
