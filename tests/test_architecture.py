@@ -18,7 +18,7 @@ LINES_MAX = 350
 FUNCTION_LINES_MAX = 60
 
 CORE_STDLIB = {
-    "__future__", "collections", "collections.abc", "dataclasses", "enum", "heapq", "math", "typing",
+    "__future__", "collections", "collections.abc", "enum", "functools", "heapq", "math", "typing",
     "typing_extensions",
 }  # fmt: skip
 
