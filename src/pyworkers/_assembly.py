@@ -12,9 +12,9 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from pyworkers._core.records import record
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import FailureRecord, Pid, Pin, Previous, Restart, SlotPlan, is_spare
 from pyworkers._logs import Journal
@@ -35,7 +35,7 @@ from pyworkers.app import App, declaration_of, runtime_of
 from pyworkers.errors import LockError, PyworkersError
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parts:
     """What there is before the loop.
 
@@ -179,7 +179,7 @@ def _jobs(parts: Parts, cells: Cells, inheritance: boot.Inheritance) -> tuple[bo
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Workers:
     """Makes the function that a forked process runs, and tells a spare what it has waited for."""
 

@@ -10,10 +10,10 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyworkers._core.records import record
 from pyworkers._core.scheduler import AssignmentError, Claim, claim
 from pyworkers._core.types import FailureRecord, shown
 from pyworkers._settings import declared
@@ -34,7 +34,7 @@ PinFunction = Callable[[int], object]
 FailureFunction = Callable[[FailureRecord], object]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerSpec:
     """One registered handler: the function, its claim on PINs, and its own options."""
 
@@ -50,7 +50,6 @@ class WorkerSpec:
         return self.function(pin) if self.takes_pin else self.function()
 
 
-@dataclass(slots=True)
 class Declaration:
     """All that an app declares; `App` fills it, `_compose` reads it.
 
@@ -59,16 +58,17 @@ class Declaration:
         closed: Whether it runs, so that nothing can be registered any more.
     """
 
-    options: dict[str, Any]
-    handlers: list[WorkerSpec] = field(default_factory=list[WorkerSpec])
-    on_start: list[PlainFunction] = field(default_factory=list[PlainFunction])
-    on_worker_warm: list[PlainFunction] = field(default_factory=list[PlainFunction])
-    on_worker_start: list[PinFunction] = field(default_factory=list[PinFunction])
-    on_worker_exit: list[PinFunction] = field(default_factory=list[PinFunction])
-    on_stop: list[PlainFunction] = field(default_factory=list[PlainFunction])
-    on_failure: list[FailureFunction] = field(default_factory=list[FailureFunction])
-    on_signal: dict[int, list[PlainFunction]] = field(default_factory=dict[int, list[PlainFunction]])
-    closed: bool = False
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.handlers: list[WorkerSpec] = []
+        self.on_start: list[PlainFunction] = []
+        self.on_worker_warm: list[PlainFunction] = []
+        self.on_worker_start: list[PinFunction] = []
+        self.on_worker_exit: list[PinFunction] = []
+        self.on_stop: list[PlainFunction] = []
+        self.on_failure: list[FailureFunction] = []
+        self.on_signal: dict[int, list[PlainFunction]] = {}
+        self.closed = False
 
     def add_worker(
         self, function: Callable[..., object], pins: int | Iterable[int] | None, options: Mapping[str, object]

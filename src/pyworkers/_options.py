@@ -7,15 +7,15 @@ cannot mean two things. Durations are in seconds; defaults are the business of `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from pyworkers import _values as v
+from pyworkers._core.records import record
 
 Scope = Literal["instance", "worker", "run"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Option:
     """One row of the table.
 

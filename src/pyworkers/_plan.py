@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from pyworkers import _audit, _settings
 from pyworkers._core import scheduler
+from pyworkers._core.records import record
 from pyworkers._core.types import FIRST_SPARE, Pin
 from pyworkers._declare import Declaration
 from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings
 from pyworkers.errors import DeclarationError, UsageError
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """One run, decided: the options with all their sources merged, and each PIN's handler.
 
@@ -108,7 +108,7 @@ def describe(declaration: Declaration, given: Mapping[str, object]) -> tuple[str
 
 
 def _shown(settings: InstanceSettings | RunSettings | WorkerSettings) -> str:
-    return " ".join(f"{field.name}={_plain(getattr(settings, field.name))}" for field in fields(settings))
+    return " ".join(f"{name}={_plain(getattr(settings, name))}" for name in settings.__match_args__)
 
 
 def _plain(value: object) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
+from pyworkers._core.records import record
 from pyworkers._core.types import shown
 from pyworkers._options import OPTIONS, Option
 from pyworkers._values import SYSLOG_DEFAULT
@@ -30,7 +30,7 @@ class WorkerOptions(TypedDict, total=False):
     spares: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class WorkerSettings:
     """The options of one handler, complete."""
 
@@ -63,7 +63,7 @@ class WorkerSettings:
     spares: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class InstanceSettings:
     """The options of the instance, complete."""
 
@@ -84,7 +84,7 @@ class InstanceSettings:
     debug: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class RunSettings:
     """How this one run is meant; not the app's business, so only flags and variables say it."""
 
@@ -170,5 +170,5 @@ def run_settings(values: Mapping[str, Any]) -> RunSettings:
     )
 
 
-def _picked(values: Mapping[str, Any], record: type[InstanceSettings | WorkerSettings]) -> dict[str, Any]:
-    return {field.name: values[field.name] for field in fields(record) if field.name in values}
+def _picked(values: Mapping[str, Any], settings: type[InstanceSettings | WorkerSettings]) -> dict[str, Any]:
+    return {name: values[name] for name in settings.__match_args__ if name in values}

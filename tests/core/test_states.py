@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from core.stage import GRACEFUL, INTERRUPT, KILL, QUICK, START, Stage, spare_plan
 from pyworkers._core import messages as m
+from pyworkers._core.records import replace
 from pyworkers._core.slot import Slot
 from pyworkers._core.types import (
     FIRST_SPARE,

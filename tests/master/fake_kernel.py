@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import signal
 from collections.abc import Callable
 
+from pyworkers._core.records import replace
 from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled
 from pyworkers._posix.channel import Told
 from pyworkers._posix.kernel import Wake
+
+
+def _nothing() -> Wake:
+    return Wake(signums=[], told=[], suspended=[], ended=[])
 
 
 class FakeKernel:
@@ -40,7 +44,7 @@ class FakeKernel:
         self.run_children = run_children
         self.timeouts: list[float | None] = []
         self._next_pid = 100
-        self._wake = Wake()
+        self._wake = _nothing()
 
     def now(self) -> float:
         return self.time
@@ -74,15 +78,15 @@ class FakeKernel:
 
     def wait(self, timeout_s: float | None, _log_fd: int | None) -> Wake:
         self.timeouts.append(timeout_s)
-        if self._wake == Wake():
+        if self._wake == _nothing():
             # Only once there is somebody to whom something can happen.
             if self.scripts and self.live and timeout_s != 0:
                 self.scripts.pop(0)()
             elif timeout_s is None:
                 raise AssertionError("nothing will ever happen any more")
-        if self._wake == Wake():
+        if self._wake == _nothing():
             self.time += timeout_s or 0.0
-        result, self._wake = self._wake, Wake()
+        result, self._wake = self._wake, _nothing()
         return result
 
     # What a test does to it
@@ -106,4 +110,4 @@ class FakeKernel:
 
     def dump(self, data: bytes) -> None:
         """Let a child write its stacks."""
-        self._wake = dataclasses.replace(self._wake, dumped=data)
+        self._wake = replace(self._wake, dumped=data)

@@ -101,7 +101,7 @@ def test_wait_returns_when_its_time_is_over(kernel: Kernel) -> None:
     """Nothing happens, and the clock has moved by the timeout."""
     before = kernel.now()
 
-    assert kernel.wait(0.02, None) == Wake()
+    assert kernel.wait(0.02, None) == Wake(signums=[], told=[], suspended=[], ended=[])
     assert kernel.now() >= before + 0.02
 
 

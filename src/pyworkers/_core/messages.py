@@ -7,8 +7,8 @@ of `_master/reports.py`.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
+from pyworkers._core.records import record
 from pyworkers._core.types import Action, Attempt, ExitStatus, Pin, Purpose, Wear
 
 
@@ -20,7 +20,7 @@ class StopKind(enum.IntEnum):
     KILL = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OfWorker:
     """A message that names a worker: its PIN or its seat among the spares, and which of the processes there."""
 
@@ -31,7 +31,7 @@ class OfWorker:
 # Events
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StartRequested:
     """The instance shall start: every PIN is due now."""
 
@@ -40,7 +40,7 @@ class Spawned(OfWorker):
     """The fork that `Spawn` asked for has happened, or a spare was told what `Assign` says."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SpawnFailed(OfWorker):
     """The fork that `Spawn` asked for has failed, for this reason."""
 
@@ -51,7 +51,7 @@ class WorkerUp(OfWorker):
     """The worker said that it is up."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerExited(OfWorker):
     """The worker was reaped: the only proof of a death."""
 
@@ -66,14 +66,14 @@ class WorkerResumed(OfWorker):
     """The worker goes on after it was suspended."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Looked(OfWorker):
     """What `Look` has found: when the worker last proved that it reaches its checkpoints; None for never."""
 
     beat_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Measured(OfWorker):
     """What `Measure` has found: the worker's private memory in bytes; None where it cannot be told."""
 
@@ -84,7 +84,7 @@ class Dumped(OfWorker):
     """The stacks that `Dump` asked for are in the log, or will not come."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StopRequested:
     """The instance shall stop. `exit_code` is set where a worker asked for it (`App.stop_all`)."""
 
@@ -93,21 +93,21 @@ class StopRequested:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InterruptRequested:
     """A person at a terminal wants it to stop: gracefully, but a second time means at once."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ForwardRequested:
     """A signal of the user's own shall reach every worker. Its number means nothing to the core."""
 
     signum: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeadlineReached:
     """Time has passed; whatever is due by now shall happen."""
 
@@ -157,7 +157,7 @@ class WorkerStarted(OfWorker):
     """A worker was forked."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerEnded(OfWorker):
     """A worker was reaped.
 
@@ -177,28 +177,28 @@ class WorkerEnded(OfWorker):
     is_failure: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SuspensionNoted(OfWorker):
     """A worker was suspended, or goes on."""
 
     suspended: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerHung(OfWorker):
     """A worker has reached no checkpoint for `silent_s` seconds or more."""
 
     silent_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerRecycled(OfWorker):
     """A worker has reached a limit, and is asked to leave."""
 
     wear: Wear
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GroupRestarted:
     """A worker has ended and a new one is to follow, so all of its group are stopped and started again."""
 
@@ -207,7 +207,7 @@ class GroupRestarted:
     live_count: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GroupFailed:
     """A PIN was given up, so all of its group are stopped; `pins` are those that had no worker."""
 
@@ -217,7 +217,7 @@ class GroupFailed:
     pins: tuple[Pin, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SpawnDelayed(OfWorker):
     """A fork failed; the next try is in `delay_s`."""
 
@@ -225,7 +225,7 @@ class SpawnDelayed(OfWorker):
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StopStarted:
     """The instance began to stop, or to stop harder."""
 
@@ -234,21 +234,21 @@ class StopStarted:
     live_count: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerOverdue(OfWorker):
     """A worker has not left in time and was interrupted or killed: a unit of work may be torn."""
 
     action: Action
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerAbandoned(OfWorker):
     """Even KILL did not end this worker in time. With `waiting` its PIN waits for it."""
 
     waiting: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AllEnded:
     """No worker is left, and none will follow; `failed` are the PINs that were given up."""
 
@@ -257,7 +257,7 @@ class AllEnded:
     failed: tuple[Pin, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EventIgnored:
     """An event named an attempt that is over, or came where it means nothing: `because` says which."""
 
@@ -289,14 +289,14 @@ class Spawn(OfWorker):
     """Fork a worker for this PIN, and answer with `Spawned` or `SpawnFailed`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assign(OfWorker):
     """Let the process of this spare be the PIN's next one, and answer with `Spawned`."""
 
     spare: Pin
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Act(OfWorker):
     """Climb a rung: terminate, interrupt or kill this worker."""
 
@@ -311,7 +311,7 @@ class Probe(OfWorker):
     """Ask this worker to prove it at its next checkpoint."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Measure(OfWorker):
     """Take this worker's private memory, and answer with `Measured`; exactly, where it is more than `limit` bytes."""
 
@@ -322,21 +322,21 @@ class Dump(OfWorker):
     """Make this worker write the stacks of all its threads into the log; `Dumped` may answer at any time."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Forward(OfWorker):
     """Send the user's own signal to this worker."""
 
     signum: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Announce:
     """Tell whoever waits for the start, once: every worker is up, or one ended before it was ever up."""
 
     up: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finish:
     """Leave, with this exit code. Always the last effect."""
 

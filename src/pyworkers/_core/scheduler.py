@@ -6,8 +6,8 @@ It has nothing to do with time: like the scheduler of an operating system, it pl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from pyworkers._core.records import record
 from pyworkers._core.types import PIN_MAX, PINS_MAX, Pin, shown
 
 
@@ -15,7 +15,7 @@ class AssignmentError(ValueError):
     """The pins of the handlers do not add up; the text is one line for a person."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Claim:
     """What one handler asks for: these PINs, or with None every PIN that nobody else claims (the catch-all)."""
 

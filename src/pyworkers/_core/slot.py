@@ -8,11 +8,11 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from pyworkers._core import messages as m
 from pyworkers._core import policy, watch
 from pyworkers._core.messages import Effect, GivenUp, Next, StopKind
+from pyworkers._core.records import replace
 from pyworkers._core.types import (
     NEVER,
     Abandoned,

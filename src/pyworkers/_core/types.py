@@ -7,8 +7,9 @@ it means something, so that "has a process but is finished" cannot be written.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import NewType
+
+from pyworkers._core.records import record
 
 Pin = NewType("Pin", int)
 """The process index number: the stable name of a seat that outlives the processes that take it."""
@@ -30,21 +31,21 @@ PINS_MAX = 1_000_000
 """As many PINs as a person can mean: pid_max is at most 2**22 (proc(5)). It also bounds an endless iterable."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exited:
     """The process ended by itself, with this exit code."""
 
     code: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signaled:
     """The process was ended by this signal. Never a negative exit code: wait(2) keeps the two apart, and so do we."""
 
     signum: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Vanished:
     """The process is gone, but somebody else collected its status (waitpid(2), ECHILD)."""
 
@@ -93,7 +94,7 @@ class Action(enum.Enum):
     KILL = "KILL"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rung:
     """One step of the stop ladder: at the instant `at`, do `action`."""
 
@@ -101,7 +102,7 @@ class Rung:
     action: Action
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SlotPlan:
     """What the core has to know of one PIN: its policy, not its function. Durations in seconds, memory in bytes.
 
@@ -129,7 +130,7 @@ NEVER = float("inf")
 """The instant of a deadline that nobody has asked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Watch:
     """When a running worker is looked after next.
 
@@ -150,7 +151,7 @@ class Watch:
         return min(self.look_at, self.measure_at, self.recycle_at)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wear:
     """A limit that a worker has reached, and what was measured, in seconds or bytes."""
 
@@ -158,14 +159,14 @@ class Wear:
     measured: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Backoff:
     """No process; one is due at `respawn_at`, which may be now; never, while it waits for its group."""
 
     respawn_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Starting:
     """Forked, and not yet up. Until the shell has `confirmed` the fork, it may still turn out to have failed."""
 
@@ -175,7 +176,7 @@ class Starting:
     suspended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Running:
     """Up: `on_worker_start` is done. With `worn` it waits for its turn to be recycled, unless it is `suspended`."""
 
@@ -186,7 +187,7 @@ class Running:
     suspended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hung:
     """It has missed its `hang_timeout`. It is `asked` for its stacks in its turn, and ended at `end_at` in any case."""
 
@@ -196,7 +197,7 @@ class Hung:
     asked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stopping:
     """Asked to leave, last by `acted`. `rungs` is what is left of the ladder, next first; it always ends in a KILL."""
 
@@ -207,7 +208,7 @@ class Stopping:
     purpose: Purpose
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Killing:
     """KILL was sent. `abandon_at` is when it is said that even KILL does not end it; a stop then leaves without it."""
 
@@ -217,17 +218,17 @@ class Killing:
     purpose: Purpose
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finished:
     """No process, and none will follow: a normal end, or the instance is stopping."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     """No process, and none will follow: the PIN was given up."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Abandoned:
     """KILL did not end the process (proc(5), state D); it holds PIN and lock until the kernel lets it go."""
 
@@ -241,7 +242,7 @@ ClosedState = Finished | Failed | Abandoned
 SlotState = Backoff | LiveState | ClosedState
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FailureRecord:
     """One abnormal end of a worker, as the `on_failure` functions get it.
 
@@ -262,7 +263,7 @@ class FailureRecord:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Previous:
     """How the process before this one, on the same PIN, ended: `App.previous`.
 

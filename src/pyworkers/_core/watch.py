@@ -9,9 +9,9 @@ most half of it later.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from pyworkers._core import policy
+from pyworkers._core.records import replace
 from pyworkers._core.types import NEVER, SlotPlan, Watch
 
 

@@ -13,9 +13,9 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pyworkers._core import policy
+from pyworkers._core.records import record
 from pyworkers._logs import INFO, WARNING
 from pyworkers._master.execute import SIGNAL_OF
 from pyworkers._posix.lockfile import Holder, LockFile, Tenure
@@ -34,7 +34,7 @@ class Entry(enum.Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Gate:
     """What entering needs.
 

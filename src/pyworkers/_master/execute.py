@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from pyworkers._core import messages as m
 from pyworkers._core.notices import Notices
+from pyworkers._core.records import record
 from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin, Previous, Signaled, is_spare
 from pyworkers._logs import ERROR, WARNING
 from pyworkers._master.postmortem import PostMortem
@@ -61,7 +61,7 @@ class Kernel(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Crew:
     """What compose hands to the master of the other side of fork, which it must not know itself.
 

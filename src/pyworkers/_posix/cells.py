@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import mmap
 import struct
-from dataclasses import dataclass
+
+from pyworkers._core.records import record
 
 _PROGRESS = struct.Struct("=QQ")
 _BEAT = struct.Struct("=d")
@@ -22,7 +23,7 @@ LABEL_MAX = CELL_SIZE - _LABEL_AT - _LABEL.size
 _NO_TOTAL = 2**64 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trace:
     """What a worker was at: the label of its unit, and how many items of `track` it has done, of how many."""
 

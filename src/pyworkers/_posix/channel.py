@@ -10,8 +10,8 @@ import contextlib
 import enum
 import os
 import struct
-from dataclasses import dataclass
 
+from pyworkers._core.records import record
 from pyworkers._core.types import Pid
 from pyworkers._posix.signals import Call
 
@@ -26,7 +26,7 @@ class Word(enum.IntEnum):
     STOP_ALL = 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Told:
     """One record: who said it, what, and a number that goes with it (the exit code of `stop_all`)."""
 

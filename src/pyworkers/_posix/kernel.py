@@ -6,8 +6,8 @@ import math
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from pyworkers._core.records import record
 from pyworkers._core.types import ExitStatus, Pid
 from pyworkers._posix import memory, process, signals
 from pyworkers._posix.channel import Channel, Told
@@ -17,7 +17,7 @@ from pyworkers._posix.dumps import DumpPipe
 _TIMEOUT_MAX_MS = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wake:
     """What a wait has brought.
 
@@ -29,10 +29,10 @@ class Wake:
         dumped: Stacks that a worker has written.
     """
 
-    signums: list[int] = field(default_factory=list[int])
-    told: list[Told] = field(default_factory=list[Told])
-    suspended: list[tuple[Pid, bool]] = field(default_factory=list[tuple[Pid, bool]])
-    ended: list[tuple[Pid, ExitStatus]] = field(default_factory=list[tuple[Pid, ExitStatus]])
+    signums: list[int]
+    told: list[Told]
+    suspended: list[tuple[Pid, bool]]
+    ended: list[tuple[Pid, ExitStatus]]
     dumped: bytes = b""
 
 

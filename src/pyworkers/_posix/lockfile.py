@@ -18,9 +18,9 @@ import os
 import re
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from pyworkers._core.records import record
 from pyworkers._core.types import Pid
 from pyworkers.errors import LockError
 
@@ -28,7 +28,7 @@ _HEADER = "pyworkers lock"
 _RECORD = re.compile(rb"name=(?P<name>.*) master=(?P<pid>\d{1,10}) started=(?P<started>\d{1,20}) ")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Holder:
     """A process that has the locked open file description, and when it started, in clock ticks after boot."""
 
@@ -50,7 +50,7 @@ class Holder:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tenure:
     """Who holds a lock that we could not get.
 

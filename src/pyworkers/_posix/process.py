@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, Protocol, cast
 
@@ -106,7 +105,6 @@ def children() -> frozenset[Pid] | None:
     return frozenset(Pid(int(pid)) for text in lists for pid in text.split())
 
 
-@dataclass(frozen=True, slots=True)
 class Brood:
     """The children of this process.
 
@@ -117,9 +115,10 @@ class Brood:
             where this process adopts nobody, or cannot tell: whoever is not ours is somebody's then.
     """
 
-    own: set[Pid] = field(default_factory=set[Pid])
-    leaders: set[Pid] = field(default_factory=set[Pid])
-    spared: frozenset[Pid] | None = None
+    def __init__(self, spared: frozenset[Pid] | None = None) -> None:
+        self.own: set[Pid] = set()
+        self.leaders: set[Pid] = set()
+        self.spared = spared
 
 
 def collect(brood: Brood) -> list[tuple[Pid, ExitStatus]]:

@@ -6,8 +6,8 @@ import enum
 import marshal
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from pyworkers._core.records import record
 from pyworkers._core.types import Pid, Pin, Previous
 from pyworkers._posix import signals
 from pyworkers._posix.cells import Cells
@@ -35,7 +35,7 @@ _FAULTS = {fault.__name__: fault for fault in (LockError, UsageError)}
 """Why an attempt has no generation."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assignment:
     """What one process has to itself: the PIN, and what goes with this attempt of it.
 
@@ -67,7 +67,7 @@ class Assignment:
         return cls(pin, seat, generation, None if last is None else Previous(*last))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Binding:
     """What all workers of one handler have in common.
 

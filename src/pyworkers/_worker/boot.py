@@ -13,9 +13,9 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
+from pyworkers._core.records import record
 from pyworkers._core.types import Pid
 from pyworkers._logs import ERROR, Journal
 from pyworkers._posix import memory, process, signals
@@ -33,7 +33,7 @@ PinFunction = Callable[[int], object]
 """A user's function, whether it was declared with the `pin` parameter or without."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ending:
     """What the end of a process needs, that of a worker or of a notice."""
 
@@ -41,7 +41,7 @@ class Ending:
     journal: Journal
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Job:
     """All that the workers of one handler need to know; composed before the first fork.
 
@@ -68,7 +68,7 @@ class Job:
     journal: Journal
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Inheritance:
     """What every child of the master gets from it, and what of that it has to drop.
 
