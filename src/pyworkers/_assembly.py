@@ -12,7 +12,6 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
 
 from pyworkers._core.records import record
 from pyworkers._core.supervisor import Supervisor
@@ -33,6 +32,10 @@ from pyworkers._worker import boot
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers.app import App, declaration_of, runtime_of
 from pyworkers.errors import LockError, PyworkersError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @record

@@ -21,9 +21,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FAREWELL_S = 0.05
 """How long a thread that Python has forgotten may take to leave the kernel before it counts as a C library's."""
@@ -151,7 +153,7 @@ def _c_threads() -> list[str]:
 def _unknown_tids() -> set[int]:
     try:
         # The /proc of another PID namespace has other numbers than we know.
-        if Path("/proc/self").readlink() != Path(str(os.getpid())):
+        if os.readlink("/proc/self") != str(os.getpid()):
             return set()
         tids = set(_numbers("/proc/self/task"))
     except OSError:
@@ -162,12 +164,13 @@ def _unknown_tids() -> set[int]:
 
 
 def _numbers(directory: str) -> list[int]:
-    return sorted(int(entry.name) for entry in Path(directory).iterdir())
+    return sorted(map(int, os.listdir(directory)))
 
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError:
         return b""
 
@@ -273,7 +276,7 @@ def _databases(files: _Files) -> list[str]:
             with contextlib.suppress(OSError):
                 path = _path(descriptor)
                 main = _main_file(path if file.st_nlink else path.removesuffix(" (deleted)"))
-                if PurePath(main).suffix.lower() in _DATABASE_SUFFIXES:
+                if os.path.splitext(main)[1].lower() in _DATABASE_SUFFIXES:
                     found.add(main)
                 # pread(2) leaves the offset where it is. It fails where the file was opened for writing alone.
                 elif os.pread(descriptor, len(_SQLITE_HEADER), 0) == _SQLITE_HEADER:
@@ -284,15 +287,15 @@ def _databases(files: _Files) -> list[str]:
 def _path(descriptor: int) -> str:
     if sys.platform == "darwin":
         return os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
-    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+    return os.readlink(f"/proc/self/fd/{descriptor}")
 
 
 def _main_file(path: str) -> str:
     """Return the database that a file accompanies, or the path as it is."""
     for suffix in _COMPANION_SUFFIXES:
         path = path.removesuffix(suffix)
-    name = PurePath(path)
-    return str(name.with_name("data.mdb")) if name.name == "lock.mdb" else path
+    directory, name = os.path.split(path)
+    return os.path.join(directory, "data.mdb") if name == "lock.mdb" else path
 
 
 # Random generators

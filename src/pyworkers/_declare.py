@@ -6,12 +6,11 @@ Holds values and looks at signatures; it registers nothing itself and runs nothi
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from pyworkers._core.records import record
 from pyworkers._core.scheduler import AssignmentError, Claim, claim
@@ -20,18 +19,23 @@ from pyworkers._settings import declared
 from pyworkers._worker.binding import RESERVED
 from pyworkers.errors import DeclarationError
 
-Result = int | None
-Handler = (
-    Callable[[int], Result]
-    | Callable[[], Result]
-    | Callable[[int], Coroutine[Any, Any, Result]]
-    | Callable[[], Coroutine[Any, Any, Result]]
-)
-"""A handler takes its PIN or nothing, and returns None or an exit code."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
 
-PlainFunction = Callable[[], object]
-PinFunction = Callable[[int], object]
-FailureFunction = Callable[[FailureRecord], object]
+    Result = int | None
+    Handler = (
+        Callable[[int], Result]
+        | Callable[[], Result]
+        | Callable[[int], Coroutine[Any, Any, Result]]
+        | Callable[[], Coroutine[Any, Any, Result]]
+    )
+    """A handler takes its PIN or nothing, and returns None or an exit code."""
+
+    PlainFunction = Callable[[], object]
+    PinFunction = Callable[[int], object]
+    FailureFunction = Callable[[FailureRecord], object]
 
 
 @record
@@ -121,7 +125,7 @@ def calling_module() -> str:
     module = sys._getframe(2).f_globals
     name = str(module.get("__name__", "app"))
     if name == "__main__":
-        name = Path(module.get("__file__") or "app").stem
+        name = os.path.splitext(os.path.basename(module.get("__file__") or "app"))[0]
     # What a file is called need not be fit for a log line.
     return re.sub(r"[^\w.-]", "_", name)[:64]
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from types import ModuleType
-from typing import Any
 
 from pyworkers._core.types import shown
 from pyworkers.app import App
 from pyworkers.errors import AppImportError, PyworkersError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def load(target: str, directory: str) -> App:
@@ -79,6 +81,8 @@ def _place(error: BaseException) -> str:
     """Return file and line of the user's code that the error comes from."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
+    import traceback
+
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [frame for frame in frames if "importlib" not in frame.filename and not frame.filename.startswith(_HERE)]
     frame = (foreign or frames)[-1]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Protocol
 
+from pyworkers._core.typed import Protocol
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
 

@@ -7,12 +7,15 @@ cannot mean two things. Durations are in seconds; defaults are the business of `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 from pyworkers import _values as v
 from pyworkers._core.records import record
 
-Scope = Literal["instance", "worker", "run"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Scope = Literal["instance", "worker", "run"]
 
 
 @record

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
 
 from pyworkers import _audit, _settings
 from pyworkers._core import scheduler
 from pyworkers._core.records import record
+from pyworkers._core.typed import cast
 from pyworkers._core.types import FIRST_SPARE, Pin
 from pyworkers._declare import Declaration
 from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings
@@ -113,7 +113,7 @@ def _shown(settings: InstanceSettings | RunSettings | WorkerSettings) -> str:
 
 def _plain(value: object) -> str:
     if isinstance(value, frozenset | tuple):
-        return ",".join(str(part) for part in sorted(cast("Iterable[Any]", value))) or "None"
+        return ",".join(str(part) for part in sorted(cast(Iterable[int], value))) or "None"
     return str(value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, TypedDict
 
 from pyworkers._core.records import record
 from pyworkers._core.types import shown
@@ -11,23 +10,26 @@ from pyworkers._options import OPTIONS, Option
 from pyworkers._values import SYSLOG_DEFAULT
 from pyworkers.errors import DeclarationError, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypedDict
 
-class WorkerOptions(TypedDict, total=False):
-    """What can be said of one handler; said on App, it is the default for all of them."""
+    class WorkerOptions(TypedDict, total=False):
+        """What can be said of one handler; said on App, it is the default for all of them."""
 
-    restart: Literal["on-failure", "always", "never"]
-    backoff: tuple[float, float]
-    max_restarts: int | None
-    restart_period: float
-    stop_timeout: float
-    cooperative: bool | None
-    hang_timeout: float | None
-    max_runtime: float | None
-    max_rss: int | str | None
-    kill_group: bool
-    group: str | None
-    strategy: Literal["one", "all"]
-    spares: int
+        restart: Literal["on-failure", "always", "never"]
+        backoff: tuple[float, float]
+        max_restarts: int | None
+        restart_period: float
+        stop_timeout: float
+        cooperative: bool | None
+        hang_timeout: float | None
+        max_runtime: float | None
+        max_rss: int | str | None
+        kill_group: bool
+        group: str | None
+        strategy: Literal["one", "all"]
+        spares: int
 
 
 @record

@@ -16,10 +16,10 @@ import stat
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
 from pyworkers._logs import CRITICAL, DEBUG, ERROR, INFO, WARNING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 

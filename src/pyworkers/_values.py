@@ -11,10 +11,11 @@ import numbers
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, cast
 
+from pyworkers._core.typed import cast
 from pyworkers._core.types import PINS_MAX
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing_extensions import Never
 
@@ -56,7 +57,7 @@ def check_codes(value: object) -> frozenset[int]:
         value = (value,)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         # There are 256 of them: no need to read on.
-        codes = list(itertools.islice(cast("Iterable[object]", value), 257))
+        codes = list(itertools.islice(cast(Iterable[object], value), 257))
         good = [code for code in codes if isinstance(code, int) and not isinstance(code, bool) and 0 <= code <= 255]
         if len(codes) == len(good) <= 256:
             return frozenset(good)
@@ -75,7 +76,7 @@ def check_path(value: object) -> str | None:
     if value is None:
         return None
     if isinstance(value, str | os.PathLike):
-        path: object = os.fspath(cast("str | os.PathLike[str]", value))
+        path: object = os.fspath(cast(str | os.PathLike[str], value))
         if isinstance(path, str) and path and "\0" not in path:
             return path
     _expected("the path of a file")
@@ -95,7 +96,7 @@ def check_maybe_flag(value: object) -> bool | None:
 
 def check_seconds(value: object) -> float:
     # Compared before it becomes a float, which an int may be too large for. NaN compares false.
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= cast("float", value) <= SECONDS_MAX:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= cast(float, value) <= SECONDS_MAX:
         return float(value)
     _expected("a number of seconds from 0 on")
 
@@ -164,7 +165,7 @@ def check_group(value: object) -> str | None:
 
 
 def check_backoff(value: object) -> tuple[float, float]:
-    if isinstance(value, tuple | list) and len(pair := cast("Sequence[object]", value)) == 2:
+    if isinstance(value, tuple | list) and len(pair := cast(Sequence[object], value)) == 2:
         try:
             first_s, cap_s = check_seconds(pair[0]), check_seconds(pair[1])
         except ValueError:

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
 
 from pyworkers._core.types import Previous
-from pyworkers._declare import (
-    Declaration,
-    FailureFunction,
-    Handler,
-    PinFunction,
-    PlainFunction,
-    calling_module,
-    name_of,
-)
-from pyworkers._settings import WorkerOptions, declared
+from pyworkers._declare import Declaration, calling_module, name_of
+from pyworkers._settings import declared
 from pyworkers._worker.flag import Flag
 from pyworkers._worker.runtime import Runtime
 from pyworkers._worker.sections import Critical, Interruptible
 from pyworkers._worker.tracking import track
-from pyworkers._worker.wakeups import Waitable
 from pyworkers.errors import DeclarationError, ExitCode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
     import os
+    from typing import TypeVar
 
     from typing_extensions import Never, Unpack
 
-AnyHandler = TypeVar("AnyHandler", bound=Handler)
-MasterHook = TypeVar("MasterHook", bound=PlainFunction)
-PinHook = TypeVar("PinHook", bound=PinFunction | PlainFunction)
-FailureHook = TypeVar("FailureHook", bound=FailureFunction)
-SignalFunction = TypeVar("SignalFunction", bound=PlainFunction)
-T = TypeVar("T")
+    from pyworkers._declare import FailureFunction, Handler, PinFunction, PlainFunction
+    from pyworkers._settings import WorkerOptions
+    from pyworkers._worker.wakeups import Waitable
+
+    AnyHandler = TypeVar("AnyHandler", bound=Handler)
+    MasterHook = TypeVar("MasterHook", bound=PlainFunction)
+    PinHook = TypeVar("PinHook", bound=PinFunction | PlainFunction)
+    FailureHook = TypeVar("FailureHook", bound=FailureFunction)
+    SignalFunction = TypeVar("SignalFunction", bound=PlainFunction)
+    T = TypeVar("T")
 
 
 class App(Flag):

@@ -6,9 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
 from pyworkers import _compose, _loader, _plan
 from pyworkers._core.types import PIN_MAX
@@ -17,6 +15,10 @@ from pyworkers._settings import from_environment, from_text
 from pyworkers._values import SYSLOG_DEFAULT
 from pyworkers.app import declaration_of
 from pyworkers.errors import AppImportError, ExitCode, PyworkersError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 VERBS = {
     "run": "run the app in the foreground until its workers have ended (this is the default)",
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except AppImportError as error:
         if error.__cause__ is not None and _wants_debug(arguments):
+            import traceback
+
             traceback.print_exception(error.__cause__)
         _compose.complain(error)
         return ExitCode.USAGE

@@ -11,7 +11,7 @@ from pyworkers._core.notices import NOTICE_TIMEOUT_S, NOTICES_MAX, Notices
 
 def test_take_hands_out_one_at_a_time_in_order() -> None:
     """The next failure is told only after the one before has been."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     notices.add("first")
     notices.add("second")
 
@@ -26,7 +26,7 @@ def test_take_hands_out_one_at_a_time_in_order() -> None:
 
 def test_idle_counts_who_waits_and_who_is_told() -> None:
     """The queue is idle only when nobody waits and nobody is being told."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     assert notices.idle
     notices.add("one")
     assert not notices.idle
@@ -39,7 +39,7 @@ def test_idle_counts_who_waits_and_who_is_told() -> None:
 @pytest.mark.parametrize(("at", "expired"), [(109.999, False), (110.0, True), (200.0, True)])
 def test_expire_is_due_at_the_time_limit(at: float, *, expired: bool) -> None:
     """Whoever is told is to be killed at the limit, not before it."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     notices.add("one")
     notices.take(100.0)
 
@@ -49,7 +49,7 @@ def test_expire_is_due_at_the_time_limit(at: float, *, expired: bool) -> None:
 
 def test_expire_is_true_once() -> None:
     """After it was told to be killed, there is nothing more to wake up for but its end."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     notices.add("one")
     notices.take(0.0)
 
@@ -61,7 +61,7 @@ def test_expire_is_true_once() -> None:
 
 def test_add_beyond_the_bound_counts_instead_of_keeping() -> None:
     """A storm of failures is counted, not kept."""
-    notices: Notices[int] = Notices()
+    notices = Notices()
     for number in range(NOTICES_MAX + 5):
         notices.add(number)
 
@@ -73,7 +73,7 @@ def test_add_beyond_the_bound_counts_instead_of_keeping() -> None:
 
 def test_close_shortens_the_limit_of_the_one_being_told() -> None:
     """When the instance ends, whoever is told has only the grace."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     notices.add("one")
     notices.take(100.0)
     notices.close(101.0, grace_s=1.0)
@@ -85,7 +85,7 @@ def test_close_shortens_the_limit_of_the_one_being_told() -> None:
 
 def test_close_does_not_lengthen_the_limit_of_the_one_being_told() -> None:
     """A grace that is longer than what is left changes nothing."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     notices.add("one")
     notices.take(100.0)
     notices.close(105.0, grace_s=20.0)
@@ -95,7 +95,7 @@ def test_close_does_not_lengthen_the_limit_of_the_one_being_told() -> None:
 
 def test_nobody_is_told_and_nothing_is_due() -> None:
     """Without anybody being told there is no deadline, closed or not, and nothing expires."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     assert notices.next_deadline() is None
     assert not notices.expire(1e9)
     notices.close(100.0, grace_s=1.0)
@@ -107,7 +107,7 @@ def test_nobody_is_told_and_nothing_is_due() -> None:
 
 def test_done_ends_the_time_limit() -> None:
     """Who has been told in time has no deadline any more."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     notices.add("one")
     notices.take(100.0)
     notices.done()
@@ -124,7 +124,7 @@ def test_limits_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize(("at", "told"), [(100.999, "two"), (101.0, None), (101.001, None)])
 def test_close_lets_who_waits_be_told_until_the_grace_is_over(at: float, told: str | None) -> None:
     """Before the end of the grace the next one is told; at its end all who wait are dropped."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     for text in ("one", "two", "three"):
         notices.add(text)
     notices.take(99.0)
@@ -140,7 +140,7 @@ def test_close_lets_who_waits_be_told_until_the_grace_is_over(at: float, told: s
 
 def test_close_drops_nobody_where_nobody_waits() -> None:
     """After the grace there is nothing to count where nothing was in line, and what comes late is counted."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     notices.add("dropped")
     notices.close(100.0, grace_s=1.0)
     assert notices.take(200.0) is None
@@ -154,7 +154,7 @@ def test_close_drops_nobody_where_nobody_waits() -> None:
 
 def test_close_drops_who_waits_when_the_grace_is_over() -> None:
     """What is still queued after the grace is counted as dropped, and the queue becomes idle."""
-    notices: Notices[str] = Notices()
+    notices = Notices()
     for text in ("one", "two", "three"):
         notices.add(text)
     notices.close(100.0, grace_s=1.0)
@@ -172,7 +172,7 @@ def test_close_drops_who_waits_when_the_grace_is_over() -> None:
 )
 def test_each_failure_is_told_once_or_counted(calls: list[str], steps: list[float]) -> None:
     """Whatever happens, failures are told in order and at most once, and none is lost without being counted."""
-    notices: Notices[int] = Notices()
+    notices = Notices()
     added, told, busy, now = 0, [], False, 0.0
     for call, step_s in zip(calls, steps, strict=False):
         now += step_s

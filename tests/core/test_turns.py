@@ -11,8 +11,8 @@ from pyworkers._core.types import Pin
 P0, P1, P2 = Pin(0), Pin(1), Pin(2)
 
 
-def _line(*pins: Pin, key: str = "a") -> Turns[str]:
-    turns: Turns[str] = Turns()
+def _line(*pins: Pin, key: str = "a") -> Turns:
+    turns = Turns()
     for pin in pins:
         turns.join(key, pin)
     return turns
@@ -139,7 +139,7 @@ def test_who_has_the_turn_of_one_key_may_wait_for_another() -> None:
 )
 def test_turns_are_exclusive_fair_and_never_lost(calls: list[tuple[str, str, Pin]]) -> None:
     """Against a plain model: one holder for each key, first come first served, and a turn wherever one is free."""
-    turns: Turns[str] = Turns()
+    turns = Turns()
     lines: dict[str, list[Pin]] = {"a": [], "b": []}
     holders: dict[str, Pin] = {}
     for call, key, pin in calls:

@@ -44,7 +44,7 @@ def test_limit_of_the_kernel_is_named(name: str) -> None:
     value = int(Path(f"/proc/sys/kernel/{name}").read_text())
     found = [limit for limit in limits._of_processes() if limit.name == f"kernel.{name}"]
 
-    assert found == [(value, f"kernel.{name}")]
+    assert found == [limits.Limit(value, f"kernel.{name}")]
 
 
 def test_as_many_as_allowed_are_no_shortage(unlimited: Path) -> None:

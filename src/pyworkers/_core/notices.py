@@ -6,7 +6,8 @@ Pure like the supervisor beside it, and separate from it: a notice that hangs or
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+
+from pyworkers._core.types import FailureRecord
 
 NOTICE_TIMEOUT_S = 10.0
 """How long the functions may take for one failure: as long as docker and supervisord wait before they kill."""
@@ -14,27 +15,25 @@ NOTICE_TIMEOUT_S = 10.0
 NOTICES_MAX = 1000
 """How many failures may wait; a storm of more is counted instead of kept."""
 
-Record = TypeVar("Record")
 
-
-class Notices(Generic[Record]):
+class Notices:
     """The queue of failures, and the deadline of the one that is being told."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Record] = deque()
+        self._waiting: deque[FailureRecord] = deque()
         self._busy = False
         self._kill_at: float | None = None
         self._close_at: float | None = None
         self.dropped_count = 0
 
-    def add(self, record: Record) -> None:
+    def add(self, record: FailureRecord) -> None:
         """Queue a failure, or count it as dropped where too many wait."""
         if len(self._waiting) >= NOTICES_MAX:
             self.dropped_count += 1
         else:
             self._waiting.append(record)
 
-    def take(self, now: float) -> Record | None:
+    def take(self, now: float) -> FailureRecord | None:
         """Return the failure to tell now, or None. After one was returned, `done` must follow before the next."""
         if self._busy or not self._waiting:
             return None

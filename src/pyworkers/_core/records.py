@@ -10,19 +10,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-# Not from `typing`, which is as large as all of ours together; type checkers know the name.
+from pyworkers._core.typed import dataclass_transform
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
-    from typing_extensions import dataclass_transform
-
     R = TypeVar("R")
-else:
-
-    def dataclass_transform(**_: object) -> object:
-        """Return a decorator that does nothing: only type checkers have a use for the real one."""
-        return lambda function: function
 
 
 class _Record:

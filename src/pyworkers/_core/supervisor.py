@@ -50,9 +50,9 @@ class Supervisor:
     def __init__(self, plans: Iterable[SlotPlan], jitter: Callable[[float], float]) -> None:
         self._slots = {plan.pin: Slot(plan, jitter) for plan in sorted(plans, key=lambda plan: plan.pin)}
         self._groups = self._grouped()
-        self._recycling: Turns[int] = Turns()
+        self._recycling = Turns()
         # There is one log to dump into.
-        self._dumping: Turns[None] = Turns()
+        self._dumping = Turns()
         self._spares = self._spares_by_handler()
         # The spares of each handler that are up, as ordered sets, and how many PINs it has that may still need them.
         self._parked: dict[int, dict[Pin, None]] = {handler: {} for handler in self._spares}

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Generic, TypeVar
 
 from pyworkers._core.types import Pin
 
-Key = TypeVar("Key", bound=Hashable)
 
-
-class Turns(Generic[Key]):
+class Turns:
     """Lines of PINs, one for each key, in the order in which they joined."""
 
     def __init__(self) -> None:
         # Dictionaries as ordered sets: a PIN waits once, however often it joins.
-        self._waiting: dict[Key, dict[Pin, None]] = {}
-        self._holders: dict[Key, Pin] = {}
+        self._waiting: dict[Hashable, dict[Pin, None]] = {}
+        self._holders: dict[Hashable, Pin] = {}
 
-    def join(self, key: Key, pin: Pin) -> None:
+    def join(self, key: Hashable, pin: Pin) -> None:
         """Wait for the turn, if it is not this PIN's already."""
         if self._holders.get(key) != pin:
             self._waiting.setdefault(key, {})[pin] = None
 
-    def leave(self, key: Key, pin: Pin) -> None:
+    def leave(self, key: Hashable, pin: Pin) -> None:
         """End the turn, if it is this PIN's, or stop waiting for it."""
         if self._holders.get(key) == pin:
             del self._holders[key]
@@ -41,7 +38,7 @@ class Turns(Generic[Key]):
                 return pin
         return None
 
-    def _remove(self, key: Key, waiting: dict[Pin, None], pin: Pin) -> None:
+    def _remove(self, key: Hashable, waiting: dict[Pin, None], pin: Pin) -> None:
         del waiting[pin]
         if not waiting:
             del self._waiting[key]

@@ -7,9 +7,9 @@ it means something, so that "has a process but is finished" cannot be written.
 from __future__ import annotations
 
 import enum
-from typing import NewType
 
 from pyworkers._core.records import record
+from pyworkers._core.typed import NewType
 
 Pin = NewType("Pin", int)
 """The process index number: the stable name of a seat that outlives the processes that take it."""

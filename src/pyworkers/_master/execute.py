@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from pyworkers._core import messages as m
 from pyworkers._core.notices import Notices
 from pyworkers._core.records import record
+from pyworkers._core.typed import Protocol
 from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin, Previous, Signaled, is_spare
 from pyworkers._logs import ERROR, WARNING
 from pyworkers._master.postmortem import PostMortem
@@ -101,7 +101,7 @@ class Executor:
         self._previous: dict[Pin, Previous] = {}
         self._postmortem = PostMortem()
         self._hung = ""
-        self.notices: Notices[FailureRecord] = Notices()
+        self.notices = Notices()
         self._notice_pid: Pid | None = None
         # OOM kills that no end of a worker was laid to yet, and until when they may be.
         self._oom_count, self._oom_until = 0, 0.0

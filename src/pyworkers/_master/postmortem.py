@@ -6,13 +6,13 @@ over when the pipe has been quiet for a moment; what never comes at all is the c
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from pyworkers._core.types import Attempt, Pin
 
 QUIET_S = 0.1
 
-_PACKAGE = Path(__file__).parent.parent
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 # A worker's stack ends in the way from the master's loop to the handler, which is the same in every dump.
 _BENEATH_HANDLER = tuple(f'  File "{_PACKAGE}/{module}"' for module in ("_declare.py", "_worker/boot.py"))
 

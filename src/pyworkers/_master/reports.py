@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from pyworkers._core import messages as m
+from pyworkers._core.records import record
 from pyworkers._core.types import (
     FIRST_SPARE,
     Action,
@@ -21,11 +20,13 @@ from pyworkers._core.types import (
 from pyworkers._logs import DEBUG, ERROR, INFO, WARNING
 from pyworkers._posix.process import signal_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyworkers._posix.cells import Trace
 
 
-class Seat(NamedTuple):
+@record
+class Seat:
     """What the core does not know of a PIN: the handler's name, the process, what it was at, why it was killed."""
 
     handler: str

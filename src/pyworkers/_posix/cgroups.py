@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+
+from pyworkers._core.records import record
 
 # cgroups(7), /proc/PID/cgroup; proc(5), /proc/PID/mountinfo.
 _MEMBERSHIP = re.compile(r"^\d+:(?P<controllers>[^:]*):(?P<path>.*)$", re.MULTILINE)
 _MOUNT = re.compile(r"^\d+ \d+ \S+ (?P<root>\S+) (?P<point>\S+) .* - (?P<kind>cgroup2?) ", re.MULTILINE)
 
 
-class Place(NamedTuple):
+@record
+class Place:
     """Where a group of ours may be.
 
     Attributes:
@@ -53,6 +54,7 @@ def places(controller: str) -> Iterator[Place]:
 
 def _read(path: str) -> str:
     try:
-        return os.fsdecode(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            return os.fsdecode(file.read())
     except OSError:
         return ""

@@ -28,7 +28,6 @@ import os
 import re
 import stat
 import time
-from pathlib import Path
 
 from pyworkers.errors import LockError
 
@@ -154,7 +153,7 @@ def _read(path: str, descriptor: int) -> int:
 def _sync_directory(path: str) -> None:
     """Make the name of a new file durable, before it holds anything: fsync(2) of the file alone need not do that."""
     try:
-        directory = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY)
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:

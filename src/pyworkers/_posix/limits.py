@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
+from pyworkers._core.records import record, replace
 from pyworkers._posix import cgroups
 
 _RESERVE = 16
@@ -21,7 +20,8 @@ _RESERVE = 16
 _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE = 21, 24
 
 
-class Limit(NamedTuple):
+@record
+class Limit:
     """One limit, and what an administrator calls it."""
 
     value: int
@@ -30,7 +30,7 @@ class Limit(NamedTuple):
 
 def shortage(process_count: int, descriptor_count: int) -> str | None:
     """Say which limit is lower than so many processes in all, and so many more descriptors; None where none is."""
-    process_limit = min(_of_processes(), default=None)
+    process_limit = min(_of_processes(), default=None, key=lambda limit: limit.value)
     if process_limit is not None and process_limit.value < process_count:
         return f"{process_count} processes are needed, and {process_limit.name} allows {process_limit.value}"
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -43,7 +43,7 @@ def shortage(process_count: int, descriptor_count: int) -> str | None:
 def _open_count() -> int:
     try:
         # That of the listing itself is among them.
-        return len(os.listdir("/dev/fd")) - 1  # noqa: PTH208  (nothing is done with the names)
+        return len(os.listdir("/dev/fd")) - 1
     except OSError:
         return 0
 
@@ -64,14 +64,15 @@ def _of_processes() -> Iterator[Limit]:
                 yield Limit(value, path)
             if not place.group:
                 break
-            place = place._replace(group=place.group.rpartition("/")[0])  # noqa: PLW2901  (upwards)
+            place = replace(place, group=place.group.rpartition("/")[0])  # noqa: PLW2901  (upwards)
 
 
 def _is_exempt() -> bool:
     if os.getuid() == 0:
         return True
     try:
-        status = Path("/proc/self/status").read_text()
+        with open("/proc/self/status") as file:
+            status = file.read()
     except OSError:
         return False
     effective = int(status.partition("CapEff:\t")[2].partition("\n")[0] or "0", 16)
@@ -80,6 +81,7 @@ def _is_exempt() -> bool:
 
 def _number(path: str) -> int | None:
     try:
-        return int(Path(path).read_text())
+        with open(path) as file:
+            return int(file.read())
     except (OSError, ValueError):
         return None

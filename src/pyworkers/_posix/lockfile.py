@@ -18,7 +18,6 @@ import os
 import re
 import stat
 import time
-from pathlib import Path
 
 from pyworkers._core.records import record
 from pyworkers._core.types import Pid
@@ -191,6 +190,8 @@ def _check(path: str, descriptor: int) -> None:
 
 def reason(path: str, error: OSError) -> str:
     """Say why a file at `path` cannot be opened or created, and what to do."""
+    from pathlib import Path
+
     parent = Path(path).absolute().parent
     match error.errno:
         case errno.ELOOP:
@@ -211,7 +212,7 @@ def _scan(target: os.stat_result) -> tuple[tuple[Holder, ...], set[Pid]]:
     """Return who has the locked description, and who took the lock, as far as /proc shows."""
     holders: list[Holder] = []
     takers: set[Pid] = set()
-    for entry in os.scandir("/proc") if Path("/proc/self/fdinfo").is_dir() else ():
+    for entry in os.scandir("/proc") if os.path.isdir("/proc/self/fdinfo") else ():
         if not entry.name.isdigit():
             continue
         try:
@@ -236,7 +237,8 @@ def _taker(process: str, target: os.stat_result) -> Pid | None:
         with contextlib.suppress(FileNotFoundError):
             if not os.path.samestat(entry.stat(), target):
                 continue
-            info = Path(f"{process}/fdinfo/{entry.name}").read_bytes()
+            with open(f"{process}/fdinfo/{entry.name}", "rb") as file:
+                info = file.read()
             if lock := re.search(rb"FLOCK +\w+ +WRITE (\d+)", info):
                 return Pid(int(lock[1]))
     return None
@@ -245,7 +247,8 @@ def _taker(process: str, target: os.stat_result) -> Pid | None:
 def _started(pid: int) -> int | None:
     """Return when a process started, in clock ticks after boot: with the pid, it names a process for good."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            status = file.read()
     except OSError:
         return None
     # proc(5): field 22; field 2 is in parentheses and may hold anything, so count from the last of them.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from pyworkers._core.types import Pid
 from pyworkers._posix import cgroups
@@ -44,7 +43,8 @@ def private_bytes(pid: Pid, limit: int) -> int | None:
 
 def _total(field: re.Pattern[bytes], path: str) -> int | None:
     # A zombie has a status, but no memory and no such fields.
-    sizes = field.findall(Path(path).read_bytes())
+    with open(path, "rb") as file:
+        sizes = field.findall(file.read())
     return sum(map(int, sizes)) * 1024 if sizes else None
 
 
@@ -95,7 +95,8 @@ def _read_counter(path: str) -> int | None:
 def worker_oom_score() -> bytes:
     """In the master, before the first fork: return what `invite_oom_killer` needs; empty where it is not known."""
     try:
-        own = int(Path(_OWN_SCORE).read_bytes())
+        with open(_OWN_SCORE, "rb") as file:
+            own = int(file.read())
     except OSError:
         return b""
     return b"%d" % min(own + _INVITATION, _SCORE_MAX)

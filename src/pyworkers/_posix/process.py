@@ -11,11 +11,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import NoReturn, Protocol, cast
 
+from pyworkers._core.typed import Protocol
 from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled, Vanished
 from pyworkers._posix import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_GET_CHILD_SUBREAPER = 37
@@ -34,7 +37,7 @@ def _find_prctl() -> _Prctl | None:
     # Looked up before the first fork: a child that imports or resolves anything dirties pages of its own.
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
-    return cast("_Prctl", prctl)
+    return prctl
 
 
 _prctl = _find_prctl()
@@ -99,10 +102,15 @@ def adopts() -> bool:
 def children() -> frozenset[Pid] | None:
     """Return the children of this process: proc(5), /proc/PID/task/TID/children. None where the kernel has no such."""
     try:
-        lists = [(thread / "children").read_text() for thread in Path("/proc/self/task").iterdir()]
+        lists = [_text(f"/proc/self/task/{thread}/children") for thread in os.listdir("/proc/self/task")]
     except OSError:
         return None
     return frozenset(Pid(int(pid)) for text in lists for pid in text.split())
+
+
+def _text(path: str) -> str:
+    with open(path) as file:
+        return file.read()
 
 
 class Brood:

@@ -16,9 +16,11 @@ import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
 # No stubs know this module; typed by its use below.

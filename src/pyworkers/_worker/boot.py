@@ -13,9 +13,9 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, cast
 
 from pyworkers._core.records import record
+from pyworkers._core.typed import cast
 from pyworkers._core.types import Pid
 from pyworkers._logs import ERROR, Journal
 from pyworkers._posix import memory, process, signals
@@ -26,6 +26,10 @@ from pyworkers._worker.binding import Assignment, Binding
 from pyworkers._worker.outcome import code_of_exception, exit_code_of
 from pyworkers._worker.runtime import Runtime
 from pyworkers.errors import ExitCode, Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 TERM = int(signal.SIGTERM)
 
@@ -284,7 +288,7 @@ def _run_async(job: Job, pin: int) -> object:
 
 async def _awaited(result: object) -> object:
     assert isinstance(result, Awaitable)
-    return await cast("Awaitable[object]", result)
+    return await cast(Awaitable[object], result)
 
 
 def _end(ending: Ending, code: int) -> int:

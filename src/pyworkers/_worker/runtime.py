@@ -17,7 +17,6 @@ import time
 from _thread import get_ident
 from collections.abc import Generator, Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyworkers._core.types import shown
 from pyworkers._logs import Journal
@@ -28,13 +27,15 @@ from pyworkers._worker.binding import IGNORED, Assignment, Binding, Phase
 from pyworkers._worker.flag import Flag
 from pyworkers._worker.place import Place
 from pyworkers._worker.sections import Critical, Interruptible
-from pyworkers._worker.wakeups import Waitable, Wakeups, loop_is_running, poll
+from pyworkers._worker.wakeups import Wakeups, loop_is_running, poll
 from pyworkers.errors import ExitCode, Stop, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from typing import Any
 
-T = TypeVar("T")
+    from pyworkers._worker.wakeups import Waitable
 
 
 class Runtime:

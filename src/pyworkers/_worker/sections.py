@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Literal, Protocol
+
+from pyworkers._core.typed import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 
 class Guard(Protocol):

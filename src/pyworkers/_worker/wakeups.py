@@ -16,9 +16,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
 
+from pyworkers._core.typed import Protocol
 from pyworkers._posix import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Waitable = TypeVar("Waitable", bound="int | HasFileno")
 
 # poll(2) takes an int of milliseconds.
 _TIMEOUT_MAX_MS = 2**31 - 1
@@ -30,9 +36,6 @@ class HasFileno(Protocol):
     def fileno(self) -> int:
         """Return the descriptor."""
         ...
-
-
-Waitable = TypeVar("Waitable", bound="int | HasFileno")
 
 
 class Wakeups:
