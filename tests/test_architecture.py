@@ -211,6 +211,21 @@ def test_import_of_the_package_is_lean() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_start_loads_no_large_module_for_a_small_use() -> None:
+    """What the master is made of does without modules that are larger than the use that it would have for them."""
+    large = ["ast", "dataclasses", "inspect", "ipaddress", "pathlib", "typing", "typing_extensions", "urllib"]
+    # These it needs, and what they load is not our doing.
+    needed = "argparse, ctypes, logging, signal, socket"
+    ours = "pyworkers.cli, pyworkers._compose"
+    code = (
+        f"import sys, {needed}; old = set(sys.modules); import {ours}; print(set({large!r}) & set(sys.modules) - old)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "set()"
+
+
 def test_public_names_are_listed() -> None:
     """What `__all__` promises is there, and nothing else in the package's top is public by accident."""
     submodules = {room for room in ROOMS if not room.startswith("_")}

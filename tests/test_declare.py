@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import itertools
 import logging
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import pytest
 
 from pyworkers import App, DeclarationError, FailureRecord, PyworkersError, UsageError
+from pyworkers._declare import _can_take
 from pyworkers._plan import plan
 from pyworkers.app import declaration_of
 
@@ -65,13 +69,13 @@ class Methods:
 
 def refused(app: App, register: Callable[[App], object], words: str) -> str:
     """Check that a registration is refused in one line, and changes nothing."""
-    before = repr(declaration_of(app))
+    before = repr(vars(declaration_of(app)))
     with pytest.raises(DeclarationError) as caught:
         register(app)
     text = str(caught.value)
     assert re.search(words, text), text
     assert "\n" not in text
-    assert repr(declaration_of(app)) == before
+    assert repr(vars(declaration_of(app))) == before
     return text
 
 
@@ -108,6 +112,72 @@ def test_worker_finds_out_how_to_call(function: Any, *, takes_pin: bool, is_asyn
     (spec,) = declaration_of(app).handlers
 
     assert (spec.takes_pin, spec.is_async) == (takes_pin, is_async)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: 0,
+        lambda a: 0,
+        lambda a, /: 0,
+        lambda a=1, /: 0,
+        lambda a, b: 0,
+        lambda a, b=1: 0,
+        lambda a=1, b=2: 0,
+        lambda *a: 0,
+        lambda a, *b: 0,
+        lambda a, b, *c: 0,
+        lambda **a: 0,
+        lambda *, a: 0,
+        lambda *, a=1: 0,
+        lambda *, a, b=1: 0,
+        lambda a, *b, c=1, **d: 0,
+        lambda a, *b, c: 0,
+    ],
+)
+def test_code_of_a_plain_function_says_what_its_signature_does(function: Callable[..., int], count: int) -> None:
+    """What is read from the code object, for speed, is what `inspect` would have found out."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        assert not _can_take(function, count)
+    else:
+        assert _can_take(function, count)
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return wrapper
+
+
+def test_decorated_function_is_called_as_the_one_beneath() -> None:
+    """What functools.wraps has made takes anything, but the signature that it shows is the user's."""
+    app = App("test")
+    app.worker(pins=0)(decorated(plain))
+    app.worker(pins=1)(decorated(with_pin))
+
+    assert [spec.takes_pin for spec in declaration_of(app).handlers] == [False, True]
+    refused(app, lambda app: app.worker(pins=2)(decorated(two)), r"its signature is \(first: 'int', second: 'int'\)")
+
+
+def test_plain_functions_are_declared_without_inspect() -> None:
+    """Nearly all handlers are plain functions, and for them the module is not loaded."""
+    code = """
+import logging, sys
+old = set(sys.modules)
+from pyworkers import App
+app = App("test")
+app.worker(pins=[1, 2], stop_timeout=1.0)(lambda pin: None)
+app.on_worker_start(lambda: None)
+print("inspect" in set(sys.modules) - old)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
 
 
 def test_worker_calls_with_the_pin_or_with_nothing() -> None:

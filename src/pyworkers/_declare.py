@@ -5,12 +5,12 @@ Holds values and looks at signatures; it registers nothing itself and runs nothi
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from types import CodeType, FunctionType
 
 from pyworkers._core.records import record
 from pyworkers._core.scheduler import AssignmentError, Claim, claim
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     PlainFunction = Callable[[], object]
     PinFunction = Callable[[int], object]
     FailureFunction = Callable[[FailureRecord], object]
+
+# The flags of a code object, as `inspect` names them.
+_VARIABLE_ARGUMENTS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x20, 0x80, 0x200
 
 
 @record
@@ -135,8 +138,13 @@ def name_of(function: object) -> str:
     return str(getattr(function, "__name__", None) or type(function).__name__)
 
 
-def _is_async(function: object) -> bool:
-    return any(inspect.iscoroutinefunction(code) for code in _codes(function))
+def _code_of(function: object) -> CodeType | None:
+    """Return the code of a plain function, which tells all there is to know of it; None for everything else.
+
+    What a decorator has made tells more in its dictionary (`__wrapped__`, `__signature__`), and objects that can be
+    called are of many kinds. Those are for `inspect`, which is as large as all that an import of this package loads.
+    """
+    return function.__code__ if type(function) is FunctionType and not function.__dict__ else None
 
 
 def _codes(function: object) -> tuple[object, object]:
@@ -144,22 +152,55 @@ def _codes(function: object) -> tuple[object, object]:
     return function, type(function).__call__
 
 
+def _is_async(function: object) -> bool:
+    if (code := _code_of(function)) is not None:
+        return bool(code.co_flags & _COROUTINE)
+    import inspect
+
+    return any(inspect.iscoroutinefunction(each) for each in _codes(function))
+
+
+def _is_generator(function: object) -> bool:
+    if (code := _code_of(function)) is not None:
+        return bool(code.co_flags & (_GENERATOR | _ASYNC_GENERATOR))
+    import inspect
+
+    return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in _codes(function))
+
+
 def _takes(function: object, what: str, parameter: str) -> bool:
     """Return whether the function takes its one parameter, and refuse one that can be called in neither way."""
     if not callable(function):
         raise DeclarationError(f"{what} must be a function, got {shown(function)}")
-    if any(inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code) for code in _codes(function)):
+    if _is_generator(function):
         raise DeclarationError(f"{what} is a generator, whose body would never run; it must be a plain function")
+    for count in (1, 0) if parameter else (0,):
+        if _can_take(function, count):
+            return bool(count)
+    import inspect
+
+    allowed = f"({parameter}) or nothing" if parameter else "nothing"
+    raise DeclarationError(f"{what} must take {allowed}, its signature is {inspect.signature(function)}")
+
+
+def _can_take(function: Callable[..., object], count: int) -> bool:
+    """Return whether the function can be called with so many arguments; yes, where it does not tell."""
+    if isinstance(function, FunctionType) and (code := _code_of(function)) is not None:
+        names, defaults = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount], function.__defaults__ or ()
+        return (
+            code.co_argcount - len(defaults) <= count
+            and (count <= code.co_argcount or bool(code.co_flags & _VARIABLE_ARGUMENTS))
+            and not set(names) - set(function.__kwdefaults__ or ())
+        )
+    import inspect
+
     try:
         signature = inspect.signature(function)
     except ValueError:
         # A builtin that does not tell.
-        return bool(parameter)
-    for count in (1, 0) if parameter else (0,):
-        try:
-            signature.bind(*(0,) * count)
-        except TypeError:
-            continue
-        return bool(count)
-    allowed = f"({parameter}) or nothing" if parameter else "nothing"
-    raise DeclarationError(f"{what} must take {allowed}, its signature is {signature}")
+        return True
+    try:
+        signature.bind(*(0,) * count)
+    except TypeError:
+        return False
+    return True

@@ -40,7 +40,7 @@ END = 2**63
 _HEAD = "pyworkers generation: "
 _LINE = _HEAD + "{:020d} is the first number not yet given away\n"
 _SIZE = len(_LINE.format(0))
-_RECORD = re.compile(_LINE.format(0).encode().replace(b"0" * 20, rb"(\d{20})"))
+_RECORD = _LINE.format(0).encode().replace(b"0" * 20, rb"(\d{20})")
 _EXAMPLE = _LINE.format(1_795_000_001_000).strip()
 # Not just "restore it": the copy of a backup is older than the last numbers.
 _REMEDY = "restore it with a number above all that were given out, or remove it once nothing compares with them"
@@ -171,7 +171,7 @@ def _parse(path: str, data: bytes) -> int:
         fault = f"expected '{_HEAD.strip()}', got {data[:32]!r}; move it away, or name another lock file"
     elif len(data) < _SIZE:
         fault = f"it is cut short, expected {_SIZE} bytes like '{_EXAMPLE}', got {len(data)}; {_REMEDY}"
-    elif (found := _RECORD.fullmatch(data)) is None:
+    elif (found := re.fullmatch(_RECORD, data)) is None:
         fault = f"expected a line like '{_EXAMPLE}', got {data!r}; {_REMEDY}"
     elif not 0 < int(found[1]) <= END - BLOCK:
         fault = f"expected a number from 1 to {END - BLOCK}, got {int(found[1])}; {_REMEDY}"

@@ -24,7 +24,7 @@ from pyworkers._core.types import Pid
 from pyworkers.errors import LockError
 
 _HEADER = "pyworkers lock"
-_RECORD = re.compile(rb"name=(?P<name>.*) master=(?P<pid>\d{1,10}) started=(?P<started>\d{1,20}) ")
+_RECORD = rb"name=(?P<name>.*) master=(?P<pid>\d{1,10}) started=(?P<started>\d{1,20}) "
 
 
 @record
@@ -125,7 +125,7 @@ class LockFile:
         return seen if self._look() == seen else None
 
     def _look(self) -> Tenure | None:
-        found = _RECORD.search(os.pread(self._descriptor, 4096, 0))
+        found = re.search(_RECORD, os.pread(self._descriptor, 4096, 0))
         name = found["name"].decode(errors="replace") if found else "another program"
         master = Pid(int(found["pid"])) if found else None
         holders, takers = _scan(os.fstat(self._descriptor))

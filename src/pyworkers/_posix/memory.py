@@ -12,8 +12,9 @@ import re
 from pyworkers._core.types import Pid
 from pyworkers._posix import cgroups
 
-_RESIDENT = re.compile(rb"^(?:VmRSS|HugetlbPages):\s+(\d+) kB$", re.MULTILINE)
-_PRIVATE = re.compile(rb"^Private_(?:Clean|Dirty|Hugetlb):\s+(\d+) kB$", re.MULTILINE)
+# Compiled when first used: only `max_rss` has a use for them.
+_RESIDENT = rb"(?m)^(?:VmRSS|HugetlbPages):\s+(\d+) kB$"
+_PRIVATE = rb"(?m)^Private_(?:Clean|Dirty|Hugetlb):\s+(\d+) kB$"
 
 _OOM_KILL = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _COUNTERS = {1: "memory.oom_control", 2: "memory.events"}
@@ -41,10 +42,10 @@ def private_bytes(pid: Pid, limit: int) -> int | None:
         return None
 
 
-def _total(field: re.Pattern[bytes], path: str) -> int | None:
+def _total(field: bytes, path: str) -> int | None:
     # A zombie has a status, but no memory and no such fields.
     with open(path, "rb") as file:
-        sizes = field.findall(file.read())
+        sizes: list[bytes] = re.findall(field, file.read())
     return sum(map(int, sizes)) * 1024 if sizes else None
 
 
