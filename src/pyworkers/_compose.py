@@ -9,7 +9,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
 
 from pyworkers import _audit
 from pyworkers._assembly import Parts, assembled
@@ -26,6 +25,10 @@ from pyworkers._sinks import StderrSink, SyslogSink
 from pyworkers._worker import boot
 from pyworkers.app import App, declaration_of, runtime_of
 from pyworkers.errors import ExitCode, LockError, PyworkersError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main(
