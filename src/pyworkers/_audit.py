@@ -32,9 +32,7 @@ FAREWELL_S = 0.05
 
 _Files = dict[int, os.stat_result]
 
-# SOCK_DGRAM, as `_peer` returns it; on Linux and BSD alike.
-_DATAGRAM = 2
-
+_DATAGRAM = 2  # SOCK_DGRAM, as `_peer` returns it; on Linux and BSD alike.
 _LOG_SOCKETS = ("/dev/log", "/var/run/syslog")
 _JOURNAL = "/run/systemd/journal/"
 
@@ -115,7 +113,6 @@ def _threads() -> list[str]:
     """Return a line for each thread of Python but the main one."""
     lines: list[str] = []
     for thread in _known_threads():
-        # It is loaded, or there were none.
         threading: Any = sys.modules["threading"]
         if thread is not threading.main_thread():
             cls, attributes = type(thread), _attributes(thread)
