@@ -1,7 +1,8 @@
 """The work that every worker of a benchmark does: report itself on a datagram socket, and sleep.
 
 Imported in the master of each contender, so that it costs nothing after the fork. BENCHMARK_ARENA is the address of
-the socket. A report is the pid, and the instant on CLOCK_MONOTONIC at which the worker's own code ran.
+the socket. A report is the pid, the instant on CLOCK_MONOTONIC at which the worker's own code ran, and its PIN or one
+of the constants below. BENCHMARK_PRELOAD_MB is how much the master has loaded before it forks.
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ import socket
 import struct
 import time
 
-REPORT = struct.Struct("=qq")
+REPORT = struct.Struct("=qqq")
+NOWHERE = -1
+"""In place of a PIN: the worker knows of none."""
+WARM = -2
+"""In place of a PIN: this process is ready to begin, and has not begun yet."""
 
 _arena = os.environ.get("BENCHMARK_ARENA", "")
 _socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+# Many objects and not a single large one: their reference counts are what a program writes to.
+_preloaded = [bytes(1000) for _ in range(1000 * int(os.environ.get("BENCHMARK_PRELOAD_MB", "0")))]
 
 
-def report() -> None:
+def report(place: int = NOWHERE) -> None:
     """Say that this process is at work."""
-    _socket.sendto(REPORT.pack(os.getpid(), time.monotonic_ns()), _arena)
+    _socket.sendto(REPORT.pack(os.getpid(), time.monotonic_ns(), place), _arena)
 
 
-def work(*_: object) -> None:
+def work() -> None:
     """Report, and sleep."""
     report()
     time.sleep(10_000)

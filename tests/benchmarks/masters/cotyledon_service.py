@@ -13,6 +13,13 @@ class Working(Service):
         work()
 
 
-manager = ServiceManager()
-manager.add(Working, workers=int(sys.argv[1]))
+def hurry(*_: object) -> None:
+    # Of more forks than it has workers in as many seconds, each waits for 5 s; this lets it forget its forks so far.
+    manager.reconfigure(service, count)
+
+
+count = int(sys.argv[1])
+manager = ServiceManager(wait_interval=0)
+manager.register_hooks(on_dead_worker=hurry)
+service = manager.add(Working, workers=count)
 manager.run()

@@ -19,7 +19,7 @@ static void work(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t report[2] = {getpid(), now.tv_sec * INT64_C(1000000000) + now.tv_nsec};
+    int64_t report[3] = {getpid(), now.tv_sec * INT64_C(1000000000) + now.tv_nsec, -1};
     sendto(reports, report, sizeof report, 0, (struct sockaddr *)&arena, sizeof arena);
     sleep(10000);
 }

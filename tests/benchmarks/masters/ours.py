@@ -1,12 +1,33 @@
-"""pyworkers, as its users write it."""
+"""pyworkers, as its users write it. What is measured besides a plain instance is switched on in the environment."""
 
 from __future__ import annotations
 
 import os
+import time
 
-from work import work
+from work import WARM, report
 
 from pyworkers import App
 
-app = App("ours", hang_timeout=float(os.environ.get("BENCHMARK_HANG_TIMEOUT", "0")) or None)
-app.worker(pins=range(int(os.environ["BENCHMARK_COUNT"])))(work)
+COUNT = int(os.environ["BENCHMARK_COUNT"])
+SPARES = int(os.environ.get("BENCHMARK_SPARES", "0"))
+WARM_UP_S = float(os.environ.get("BENCHMARK_WARM_UP_S", "0"))
+HANG_TIMEOUT_S = float(os.environ.get("BENCHMARK_HANG_TIMEOUT_S", "0")) or None
+
+app = App("ours", spares=SPARES, hang_timeout=HANG_TIMEOUT_S)
+# Only app.sleep reaches a checkpoint, from which on a worker is watched.
+sleep = app.sleep if HANG_TIMEOUT_S else time.sleep
+
+
+@app.worker(pins=range(COUNT))
+def work(pin: int) -> None:
+    report(pin)
+    sleep(10_000)
+
+
+if SPARES or WARM_UP_S:
+
+    @app.on_worker_warm
+    def warm_up() -> None:
+        time.sleep(WARM_UP_S)
+        report(WARM)

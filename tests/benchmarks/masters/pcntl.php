@@ -12,7 +12,7 @@ function spawn(): void
     $pid = pcntl_fork();
     if ($pid === 0) {
         pcntl_signal(SIGTERM, SIG_DFL);
-        $report = pack('qq', getmypid(), hrtime(true));
+        $report = pack('qqq', getmypid(), hrtime(true), -1);
         socket_sendto($socket, $report, strlen($report), 0, getenv('BENCHMARK_ARENA'));
         sleep(10000);
         exit(0);
