@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all who are here, with the same work, in rounds that take turns; medians, and ratios.
+"""`python -m benchmarks`: what pyworkers costs, beside its peers (the default), by its budget, or over time.
 
 Every figure is of one machine and one run. The ratios are by the bare loop of the same run.
 """
@@ -6,77 +6,66 @@ Every figure is of one machine and one run. The ratios are by the bare loop of t
 from __future__ import annotations
 
 import argparse
-import statistics
+import signal
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import peers
 from benchmarks.arena import Arena
-from benchmarks.contenders import BARE, BARE_WITH_IMPORTS, OURS, PEERS, Contender
-from benchmarks.measure import abandon, percentile, play
-from benchmarks.micro import checkpoint_ratio, import_ms
-
-Figures = dict[str, list[float]]
 
 
 def main() -> None:
     """Parse the arguments, run, and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure pyworkers beside its peers.")
-    parser.add_argument("--sizes", default="10,100", help="numbers of workers (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each contender runs (default: %(default)s)")
-    parser.add_argument("--respawns", type=int, default=50, help="workers killed one by one (default: %(default)s)")
-    parser.add_argument("--only", default="", help="names of contenders with commas between them (default: all)")
-    given = parser.parse_args()
-    contenders = _chosen(given.only)
-    print(f"checkpoint() by an empty method: {checkpoint_ratio(15):.2f}")
-    print(f"import pyworkers over import dataclasses, logging: {import_ms(15):.1f} ms\n", flush=True)
+    # What was started is cleaned up on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    given = _parser().parse_args()
+    if given.mode == "plot":
+        from benchmarks.plot import draw_again
+
+        draw_again(given.figures, given.picture)
+        return
     with tempfile.TemporaryDirectory(prefix="arena-") as directory, Arena(Path(directory)) as arena:
-        for size in map(int, given.sizes.split(",")):
-            _show(size, _played(arena, contenders, size, given))
+        if given.mode == "budget":
+            from benchmarks import budget
 
+            budget.run(arena, given)
+        elif given.mode == "soak":
+            from benchmarks import soak
 
-def _chosen(only: str) -> list[Contender]:
-    contenders: list[Contender] = []
-    for contender in (BARE, BARE_WITH_IMPORTS, OURS, *PEERS):
-        if only and contender.name not in only.split(","):
-            continue
-        if contender.missing:
-            print(f"{contender.name} does not take part: {contender.missing}")
+            soak.run(arena, given)
         else:
-            contenders.append(contender)
-    return contenders
+            peers.run(arena, given)
 
 
-def _played(arena: Arena, contenders: Sequence[Contender], size: int, given: argparse.Namespace) -> dict[str, Figures]:
-    found: dict[str, Figures] = {contender.name: {} for contender in contenders}
-    for number in range(given.rounds):
-        # Each round in the other direction, so that nobody always follows the same one.
-        for contender in contenders if number % 2 else reversed(contenders):
-            for name, values in play(arena, contender, size, given.respawns).items():
-                found[contender.name].setdefault(name, []).extend(values)
-    for contender in contenders:
-        found[contender.name]["orphans"] = [abandon(arena, contender, size)]
-    return found
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure pyworkers.")
+    _table_options(parser, rounds=3, respawns=50)
+    parser.add_argument("--sizes", default="10,100", help="numbers of workers (default: %(default)s)")
+    parser.add_argument("--only", default="", help="names of contenders with commas between them (default: all)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the figures of the largest size")
+    modes = parser.add_subparsers(dest="mode", title="other modes than the comparison with its peers")
+    budget = modes.add_parser("budget", help="what pyworkers may cost, and what it does")
+    _table_options(budget, rounds=3, respawns=100)
+    budget.add_argument("--large", type=int, default=1000, help="workers of the large instance (default: %(default)s)")
+    budget.add_argument("--many", type=int, default=0, help="workers of a very large one (default: none)")
+    budget.add_argument("--ten-thousand", dest="many", action="store_const", const=10_000, help="the same as 10000")
+    soak = modes.add_parser("soak", help="respawns at a steady rate: what grows?")
+    soak.add_argument("--minutes", type=float, default=10, help="(default: %(default)s)")
+    soak.add_argument("--rate", type=float, default=100, help="respawns a second (default: %(default)s)")
+    plot = modes.add_parser("plot", help="draw again, without a measurement")
+    plot.add_argument("figures", type=Path, metavar="FILE.json")
+    plot.add_argument("picture", type=Path, metavar="FILE.svg")
+    return parser
 
 
-def _show(size: int, found: Mapping[str, Figures]) -> None:
-    columns = {name: None for figures in found.values() for name in figures}
-    print(f"{size} workers, medians" + ("; in brackets by the bare loop" if BARE.name in found else ""))
-    print(f"{'':22}" + "".join(f"{column:>18}" for column in [*columns, "respawn p99 ms"]))
-    for name, figures in found.items():
-        cells = [_cell(figures.get(column), found.get(BARE.name, {}).get(column)) for column in columns]
-        respawns, bare = figures.get("respawn ms"), found.get(BARE.name, {}).get("respawn ms")
-        cells.append(_cell(respawns and [percentile(respawns, 0.99)], bare and [percentile(bare, 0.99)]))
-        print(f"{name:22}" + "".join(f"{cell:>18}" for cell in cells))
-    print(flush=True)
-
-
-def _cell(values: Sequence[float] | None, yardstick: Sequence[float] | None) -> str:
-    if not values:
-        return "-"
-    value = statistics.median(values)
-    ratio = f" ({value / statistics.median(yardstick):.2f})" if yardstick and statistics.median(yardstick) else ""
-    return f"{value:.4g}{ratio}"
+def _table_options(parser: argparse.ArgumentParser, *, rounds: int, respawns: int) -> None:
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often each runs (default: %(default)s)")
+    parser.add_argument(
+        "--respawns", type=int, default=respawns, help="workers killed one by one in a round (default: %(default)s)"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print tables of Markdown")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep all figures there")
 
 
 if __name__ == "__main__":

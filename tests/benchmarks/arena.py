@@ -17,21 +17,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.work import REPORT
+from benchmarks.micro import compiled
+from benchmarks.work import REPORT, WARM
 
-PATIENCE_S = 120.0
+SETTLED_S = 1.05
+"""Who dies younger than a second is in a crash loop, and many contenders slow that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A worker has begun its work, at an instant in nanoseconds."""
+    """A worker has begun its work, at an instant in nanoseconds; `place` is its PIN or a constant of `work`."""
 
     pid: int
     at: int
+    place: int
 
 
 class Overdue(Exception):  # noqa: N818  (it is the contender's)
     """A contender has not done in time what is measured."""
+
+
+def patience_s(count: int) -> float:
+    """Return how long to wait for so many workers."""
+    return 20 + 0.05 * count
 
 
 class Arena:
@@ -50,27 +58,27 @@ class Arena:
     def __exit__(self, *exc_info: object) -> None:
         self._socket.close()
 
-    def launch(self, command: list[str], environ: Mapping[str, str]) -> Match:
-        """Start a contender, in a session of its own."""
+    def launch(self, command: list[str], environ: Mapping[str, str], count: int) -> Match:
+        """Start a contender of so many workers, in a session of its own."""
         log = self.directory / "log"
         with log.open("wb") as out:
             at = time.monotonic_ns()
             process = subprocess.Popen(
                 command,
                 cwd=self.directory,
-                env={**os.environ, **environ, "BENCHMARK_ARENA": self.address},
+                env={**compiled(self.directory), **environ, "BENCHMARK_ARENA": self.address},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
-        return Match(self, process, at, log)
+        return Match(self, process, at, log, patience_s(count))
 
     def next_report(self, timeout_s: float) -> Report | None:
         """Return the next report, or None if none comes in time."""
         if not select.select([self._socket], [], [], timeout_s)[0]:
             return None
-        return Report(*REPORT.unpack(self._socket.recv(64)))
+        return Report(*REPORT.unpack(self._socket.recv(REPORT.size)))
 
     def drain(self) -> None:
         """Forget what is still there."""
@@ -82,28 +90,58 @@ class Match:
     """One contender that was launched.
 
     Attributes:
-        pids: Its workers that have reported and were not killed since.
+        pids: Its workers that have reported and were not killed since, and when each has; the oldest comes first.
+        warm: Its processes that are ready to begin.
     """
 
-    def __init__(self, arena: Arena, process: subprocess.Popen[bytes], launched_at: int, log: Path) -> None:
+    def __init__(
+        self, arena: Arena, process: subprocess.Popen[bytes], launched_at: int, log: Path, patience_s: float
+    ) -> None:
         self.arena = arena
         self.process = process
         self.launched_at = launched_at
         self.log = log
-        self.pids: dict[int, None] = {}
+        self.patience_s = patience_s
+        self.pids: dict[int, int] = {}
+        self.warm: set[int] = set()
 
-    def reports(self, count: int, timeout_s: float = PATIENCE_S) -> list[Report]:
+    def reports(self, count: int) -> list[Report]:
         """Wait for so many workers to begin."""
         found: list[Report] = []
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + self.patience_s
         while len(found) < count:
-            report = self.arena.next_report(max(0.0, deadline - time.monotonic()))
+            report = self.next_report(deadline - time.monotonic())
             if report is None:
-                tail = self.log.read_text(errors="replace")[-2000:]
-                raise Overdue(f"{len(found)} of {count} workers in {timeout_s:g} s; its log ends with\n{tail}")
-            found.append(report)
-            self.pids[report.pid] = None
+                raise Overdue(f"{len(found)} of {count} workers in {self.patience_s:g} s{self._last_line()}")
+            if report.place != WARM:
+                found.append(report)
         return found
+
+    def next_report(self, timeout_s: float) -> Report | None:
+        """Take note of the next report, and return it; None if none comes in time."""
+        report = self.arena.next_report(max(0.0, timeout_s))
+        if report is None:
+            return None
+        if report.place == WARM:
+            self.warm.add(report.pid)
+        else:
+            self.warm.discard(report.pid)
+            self.pids[report.pid] = report.at
+        return report
+
+    def await_spares(self, count: int) -> None:
+        """Wait until so many processes are warm, and wait for a PIN."""
+        deadline = time.monotonic() + self.patience_s
+        while len(self.warm) < count:
+            if self.next_report(deadline - time.monotonic()) is None:
+                raise Overdue(f"{len(self.warm)} of {count} spares in {self.patience_s:g} s{self._last_line()}")
+        # From the report to the wait.
+        time.sleep(0.01)
+
+    def settle(self, pids: Iterable[int]) -> None:
+        """Wait until all of these are old enough to die."""
+        youngest = max(self.pids[pid] for pid in pids)
+        time.sleep(max(0.0, SETTLED_S - (time.monotonic_ns() - youngest) / 1e9))
 
     def kill(self, pids: Iterable[int], signum: int = signal.SIGKILL) -> int:
         """Kill workers, and return the instant before the first."""
@@ -119,14 +157,14 @@ class Match:
         """Return the worker that has been there for longest."""
         return next(iter(self.pids))
 
-    def end(self, signum: int, timeout_s: float = PATIENCE_S) -> float:
+    def end(self, signum: int) -> float:
         """Send the master a signal, and return the seconds until it has ended."""
         at = time.monotonic_ns()
         self.process.send_signal(signum)
         try:
-            self.process.wait(timeout_s)
+            self.process.wait(self.patience_s)
         except subprocess.TimeoutExpired:
-            raise Overdue(f"the master has not ended in {timeout_s:g} s") from None
+            raise Overdue(f"the master has not ended in {self.patience_s:g} s") from None
         return (time.monotonic_ns() - at) / 1e9
 
     def survivors(self, patience_s: float) -> int:
@@ -143,12 +181,17 @@ class Match:
         self.process.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        while strays := [*filter(alive, self.pids), *self._heirs()]:
+        deadline = time.monotonic() + self.patience_s
+        while (strays := [*filter(alive, self.pids), *self._heirs()]) and time.monotonic() < deadline:
             for pid in strays:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
         self.arena.drain()
+
+    def _last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return f"; its log ends with: {lines[-1][:200]}" if lines else ""
 
     def _heirs(self) -> list[int]:
         """Return who has its environment: some put their workers into other sessions, and not all have reported."""
@@ -172,21 +215,36 @@ def alive(pid: int) -> bool:
 
 def pss_kb(pid: int) -> float:
     """Return a process's share of the memory: proc(5), smaps_rollup."""
-    return _field(pid, "smaps_rollup", "Pss:")
+    return _field(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+
+
+def anonymous_kb(pid: int) -> float:
+    """Return how much memory a process has that is no file's: whoever else shares a page of it changes nothing."""
+    return _field(Path(f"/proc/{pid}/smaps_rollup"), "Anonymous:")
+
+
+def descriptors(pid: int) -> int:
+    """Return how many descriptors a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def switches(pid: int) -> float:
-    """Return how often a process has been given a processor so far: proc(5), status."""
-    return _field(pid, "status", "voluntary_ctxt_switches:") + _field(pid, "status", "nonvoluntary_ctxt_switches:")
+    """Return how often the threads of a process have been given a processor so far: proc(5), status."""
+    fields = ("voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")
+    return sum(_field(thread / "status", field) for thread in _threads(pid) for field in fields)
 
 
 def cpu_s(pid: int) -> float:
     """Return the seconds of processor time that a process has used: schedstat is in nanoseconds, stat in ticks."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in _threads(pid)) / 1e9
 
 
-def _field(pid: int, name: str, field: str) -> float:
-    for line in Path(f"/proc/{pid}/{name}").read_text().splitlines():
+def _threads(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").iterdir())
+
+
+def _field(path: Path, field: str) -> float:
+    for line in path.read_text().splitlines():
         if line.startswith(field):
             return float(line.split()[1])
-    raise LookupError(f"no {field} in /proc/{pid}/{name}")
+    raise LookupError(f"no {field} in {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import shutil
 import subprocess
@@ -117,9 +118,16 @@ stderr_logfile = NONE
 
 BARE = Contender("bare loop", _script("bare.py"), {})
 BARE_WITH_IMPORTS = Contender("bare loop with imports", _script("bare.py", "--imports"), {})
-OURS = Contender(
-    "pyworkers", lambda _count: [sys.executable, "-m", "pyworkers", "ours:app"], {"BENCHMARK_COUNT": "{count}"}
-)
+
+
+def ours(name: str, **switched_on: object) -> Contender:
+    """Return pyworkers with more of what `masters/ours.py` can do; `spares=1` becomes BENCHMARK_SPARES=1."""
+    environ = {f"BENCHMARK_{key.upper()}": str(value) for key, value in switched_on.items()}
+    command = [sys.executable, "-m", "pyworkers", "ours:app"]
+    return Contender(name, lambda _count: command, {"BENCHMARK_COUNT": "{count}", **environ})
+
+
+OURS = ours("pyworkers")
 
 FLOOR = Contender(
     "C", lambda count: ["./floor", str(count)], {}, missing="" if CC else "there is no C compiler", prepare=_compile
@@ -171,3 +179,9 @@ PEERS: tuple[Contender, ...] = (
     SUPERVISORD,
     HONCHO,
 )
+
+
+def preloaded(contender: Contender, megabytes: int) -> Contender:
+    """Return the same after it has loaded so much."""
+    environ = {**contender.environ, "BENCHMARK_PRELOAD_MB": str(megabytes)}
+    return dataclasses.replace(contender, name=f"{contender.name}, {megabytes} MB", environ=environ)

@@ -1,0 +1,224 @@
+"""`python -m benchmarks budget`: each figure that pyworkers has a budget for, beside it.
+
+Only the bare loops and pyworkers run, in rounds that take turns. BARE is the yardstick, and so is IMPORTS for memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.arena import Arena, Overdue
+from benchmarks.contenders import BARE, BARE_WITH_IMPORTS, OURS, Contender, ours, preloaded
+from benchmarks.measure import Figures, Workload, idle, launched, play, start_s, stop_s, storm_s
+from benchmarks.micro import checkpoint_in_worker_ns, import_ms
+from benchmarks.peers import machine, say
+from benchmarks.table import percentile, rendered
+from benchmarks.verdict import HEADINGS, Row, checkpoint_budget
+
+SMALL = 100
+PRELOAD_MB = 200
+SPARED = ours("pyworkers, spares=1", spares=1)
+WARMED = ours("pyworkers, spares=1, 1 s to warm up", spares=1, warm_up_s=1)
+PRELOADED = preloaded(OURS, PRELOAD_MB)
+SPARED_PRELOADED, WARMED_PRELOADED = (preloaded(each, PRELOAD_MB) for each in (SPARED, WARMED))
+BARE_PRELOADED, IMPORTS_PRELOADED = (preloaded(each, PRELOAD_MB) for each in (BARE, BARE_WITH_IMPORTS))
+HANG_TIMEOUTS_S = (1, 10)
+
+
+@dataclass(slots=True)
+class Findings:
+    """Figures by what they are of: a contender's name, and its number of workers."""
+
+    by_key: dict[str, Figures] = field(default_factory=dict)
+
+    def add(self, key: str, figures: Mapping[str, Sequence[float]]) -> None:
+        """Keep some more."""
+        for name, values in figures.items():
+            self.by_key.setdefault(key, {}).setdefault(name, []).extend(values)
+
+    def get(self, key: str, name: str, reduced: Callable[[Sequence[float]], float] = statistics.median) -> float | None:
+        """Return a figure; None where it is missing."""
+        values = self.by_key.get(key, {}).get(name)
+        return reduced(values) if values else None
+
+
+def run(arena: Arena, given: argparse.Namespace) -> None:
+    """Measure, and print the table."""
+    found = Findings()
+    for number in range(given.rounds):
+        for contender, work in _turns(given)[:: 1 if number % 2 else -1]:
+            began = time.monotonic()
+            figures, failure = play(arena, contender, work)
+            found.add(_key(contender, work.count), figures)
+            _progress(f"round {number + 1}: {contender.name}, {work.count} workers", began, failure)
+    _measure_once(arena, found, given)
+    rows = [
+        *_respawn_rows(found),
+        *_large_rows(found, given.large),
+        *_small_rows(found),
+        *_hang_rows(found, given.large),
+    ]
+    rows += _memory_rows(found)
+    if given.many:
+        rows += _many_rows(found, given.many)
+    print(rendered([HEADINGS, *(row.cells() for row in rows)], markdown=given.markdown))
+    if given.json:
+        given.json.write_text(json.dumps({**machine(), "figures": found.by_key}, indent=1) + "\n")
+
+
+def _turns(given: argparse.Namespace) -> list[tuple[Contender, Workload]]:
+    plain = Workload(SMALL, given.respawns, idle_s=2.0)
+    spared = Workload(SMALL, given.respawns, spares=1)
+    # Each takes a second until the next spare is warm.
+    warmed = Workload(SMALL, min(10, given.respawns), spares=1, limit_s=30)
+    large = Workload(given.large)
+    return [
+        *((contender, plain) for contender in (BARE, BARE_WITH_IMPORTS, OURS)),
+        (SPARED, spared),
+        *((contender, plain) for contender in (BARE_PRELOADED, IMPORTS_PRELOADED, PRELOADED)),
+        (SPARED_PRELOADED, spared),
+        *((contender, warmed) for contender in (WARMED, WARMED_PRELOADED)),
+        *((contender, large) for contender in (BARE, BARE_WITH_IMPORTS, OURS)),
+    ]
+
+
+def _measure_once(arena: Arena, found: Findings, given: argparse.Namespace) -> None:
+    """Measure what no turns make fairer."""
+    for timeout_s in (0, *HANG_TIMEOUTS_S[-1:]):
+        value, yardstick = checkpoint_in_worker_ns(timeout_s)
+        found.add(f"checkpoint, hang_timeout={timeout_s}", {"ns": [value], "yardstick ns": [yardstick]})
+    found.add("import", {"ms": [import_ms(15)]})
+    for timeout_s in HANG_TIMEOUTS_S:
+        _tried(found, f"hang_timeout={timeout_s}", lambda timeout_s=timeout_s: _watched(arena, given.large, timeout_s))
+    if given.many:
+        for count, storms in ((SMALL, 20), (given.many, 3)):
+            _tried(found, f"tenths of {count}", lambda count=count, storms=storms: _tenths(arena, count, storms))
+
+
+def _tried(found: Findings, key: str, measured: Callable[[], Figures]) -> None:
+    began, failure = time.monotonic(), ""
+    try:
+        found.add(key, measured())
+    except (Overdue, OSError) as error:
+        failure = str(error)
+    _progress(key, began, failure)
+
+
+def _watched(arena: Arena, count: int, timeout_s: float) -> Figures:
+    """Return the master's share of a core while it probes workers that do nothing."""
+    with launched(arena, ours("watched", hang_timeout_s=timeout_s), count) as match:
+        match.reports(count)
+        # More than one turn of the watch over all of them.
+        switched, used = idle(match, max(5.0, 1.5 * timeout_s))
+    return {"idle CPU %": [used], "idle switches/s": [switched]}
+
+
+def _tenths(arena: Arena, count: int, storms: int) -> Figures:
+    """Return how long it takes to start, to replace a random tenth of the workers, for each of them, and to stop."""
+    with launched(arena, OURS, count) as match:
+        started = start_s(match, count)
+        each_ms = [storm_s(match, 0.1) * 1e3 / (count // 10) for _ in range(storms)]
+        return {"start ms": [started * 1e3], "event ms": each_ms, "stop ms": [stop_s(match) * 1e3]}
+
+
+def _progress(what: str, began: float, failure: str) -> None:
+    say(f"{what}, {time.monotonic() - began:.1f} s{failure and '; gave up at ' + failure}")
+
+
+def _key(contender: Contender, count: int) -> str:
+    return f"{contender.name}, {count}"
+
+
+def _respawn_rows(found: Findings) -> list[Row]:
+    def p50(contender: Contender) -> float | None:
+        return found.get(_key(contender, SMALL), "respawn ms")
+
+    def p99(contender: Contender) -> float | None:
+        return found.get(_key(contender, SMALL), "respawn ms", lambda values: percentile(values, 0.99))
+
+    data = f"{PRELOAD_MB} MB preloaded"
+    return [
+        Row("respawn p50, ms", p50(OURS), 1.15, p50(BARE), p50(BARE_WITH_IMPORTS)),
+        Row("respawn p99, ms", p99(OURS), 1.5, p99(BARE), p99(BARE_WITH_IMPORTS)),
+        Row("respawn p50, spares=1, ms", p50(SPARED), 0.8, p50(BARE), p50(BARE_WITH_IMPORTS)),
+        Row("respawn p99, spares=1, ms", p99(SPARED), None, p99(BARE), p99(BARE_WITH_IMPORTS)),
+        Row(f"respawn p50, {data}, ms", p50(PRELOADED), 1.15, p50(BARE_PRELOADED), p50(IMPORTS_PRELOADED)),
+        Row(f"respawn p99, {data}, ms", p99(PRELOADED), 1.5, p99(BARE_PRELOADED), p99(IMPORTS_PRELOADED)),
+        Row(
+            f"respawn p50, spares=1, {data}, ms",
+            p50(SPARED_PRELOADED),
+            0.8,
+            p50(BARE_PRELOADED),
+            p50(IMPORTS_PRELOADED),
+        ),
+        Row("respawn p50, spares=1, 1 s to warm up, ms", p50(WARMED), 5.0),
+        Row("respawn p99, spares=1, 1 s to warm up, ms", p99(WARMED), 5.0),
+        Row(f"respawn p50, the same, {data}, ms", p50(WARMED_PRELOADED), 5.0),
+    ]
+
+
+def _large_rows(found: Findings, count: int) -> list[Row]:
+    def value(contender: Contender, name: str) -> float | None:
+        return found.get(_key(contender, count), name)
+
+    return [
+        Row(f"{count} workers, {name}", *_by_both(lambda contender, name=name: value(contender, name), 1.2))
+        for name in ("start ms", "storm ms", "stop ms")
+    ]
+
+
+def _by_both(value: Callable[[Contender], float | None], budget: float) -> tuple[float | None, ...]:
+    return value(OURS), budget, value(BARE), value(BARE_WITH_IMPORTS)
+
+
+def _small_rows(found: Findings) -> list[Row]:
+    plain, watched = (f"checkpoint, hang_timeout={timeout_s}" for timeout_s in (0, HANG_TIMEOUTS_S[-1]))
+    budget = checkpoint_budget()
+    return [
+        Row("checkpoint by an empty method, ns", found.get(plain, "ns"), budget, found.get(plain, "yardstick ns")),
+        Row(f"{watched}, ns", found.get(watched, "ns"), budget, found.get(watched, "yardstick ns")),
+        Row("import by dataclasses and logging, ms", found.get("import", "ms"), 15.0),
+        Row("idle, context switches/s", found.get(_key(OURS, SMALL), "idle switches/s"), 0.0),
+    ]
+
+
+def _hang_rows(found: Findings, count: int) -> list[Row]:
+    return [
+        Row(f"idle, {count} PINs, {key}, % of a core", found.get(key, "idle CPU %"), 1.0)
+        for key in (f"hang_timeout={timeout_s}" for timeout_s in HANG_TIMEOUTS_S)
+    ]
+
+
+def _memory_rows(found: Findings) -> list[Row]:
+    values = [
+        (
+            what,
+            budget,
+            *(found.get(_key(contender, SMALL), f"{what} kB") for contender in (OURS, BARE, BARE_WITH_IMPORTS)),
+        )
+        for what, budget in (("worker", 1.1), ("master", 2.5))
+    ]
+    return [
+        Row(f"PSS of a {what}, kB", value, budget, bare, imports, by_imports=True)
+        for what, budget, value, bare, imports in values
+    ]
+
+
+def _many_rows(found: Findings, count: int) -> list[Row]:
+    """What these cost is measured by fewer of them, which stand where the bare loop does elsewhere."""
+
+    def each(of: int, name: str) -> float | None:
+        value = found.get(f"tenths of {of}", name)
+        return None if value is None or name == "event ms" else value / of
+
+    few, many = (found.get(f"tenths of {of}", "event ms") for of in (SMALL, count))
+    return [
+        Row(f"{count} PINs by {SMALL}, start of one, ms", each(count, "start ms"), None, each(SMALL, "start ms")),
+        Row(f"{count} PINs by {SMALL}, one of a tenth killed, ms", many, 2.0, few),
+        Row(f"{count} PINs by {SMALL}, stop of one, ms", each(count, "stop ms"), None, each(SMALL, "stop ms")),
+    ]
