@@ -59,7 +59,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure pyworkers beside its peers, in the same run; `-- --sizes 10,100,1000 --rounds 5` takes its time."""
+    """Measure pyworkers beside its peers; `-- budget` and `-- soak` measure it alone, `-- --help` tells the rest."""
     session.install("-e", ".", *group("bench"))
     session.chdir("tests")
     session.run("python", "-m", "benchmarks", *session.posargs)

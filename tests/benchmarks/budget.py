@@ -50,6 +50,10 @@ class Findings:
 def run(arena: Arena, given: argparse.Namespace) -> None:
     """Measure, and print the table."""
     found = Findings()
+    for contender in (BARE_WITH_IMPORTS, OURS):
+        # Compiles what is imported, and brings it into memory.
+        with launched(arena, contender, 1) as match:
+            match.reports(1)
     for number in range(given.rounds):
         for contender, work in _turns(given)[:: 1 if number % 2 else -1]:
             began = time.monotonic()
