@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from benchmarks.arena import Arena, Overdue
 from benchmarks.contenders import BARE, BARE_WITH_IMPORTS, OURS, Contender, ours, preloaded
 from benchmarks.measure import Figures, Workload, idle, launched, play, start_s, stop_s, storm_s
 from benchmarks.micro import checkpoint_in_worker_ns, import_ms
-from benchmarks.peers import machine, say
+from benchmarks.peers import conditions, machine, say
 from benchmarks.table import percentile, rendered
 from benchmarks.verdict import HEADINGS, Row, checkpoint_budget
 
@@ -70,6 +71,7 @@ def run(arena: Arena, given: argparse.Namespace) -> None:
     rows += _memory_rows(found)
     if given.many:
         rows += _many_rows(found, given.many)
+    print(f"{conditions()}; rounds: {given.rounds}\n")
     print(rendered([HEADINGS, *(row.cells() for row in rows)], markdown=given.markdown))
     if given.json:
         given.json.write_text(json.dumps({**machine(), "figures": found.by_key}, indent=1) + "\n")
@@ -94,9 +96,8 @@ def _turns(given: argparse.Namespace) -> list[tuple[Contender, Workload]]:
 def _measure_once(arena: Arena, found: Findings, given: argparse.Namespace) -> None:
     """Measure what no turns make fairer."""
     for timeout_s in (0, *HANG_TIMEOUTS_S[-1:]):
-        value, yardstick = checkpoint_in_worker_ns(timeout_s)
-        found.add(f"checkpoint, hang_timeout={timeout_s}", {"ns": [value], "yardstick ns": [yardstick]})
-    found.add("import", {"ms": [import_ms(15)]})
+        _tried(found, f"checkpoint, hang_timeout={timeout_s}", lambda timeout_s=timeout_s: _checkpoint(timeout_s))
+    _tried(found, "import", lambda: {"ms": [import_ms(15)]})
     for timeout_s in HANG_TIMEOUTS_S:
         _tried(found, f"hang_timeout={timeout_s}", lambda timeout_s=timeout_s: _watched(arena, given.large, timeout_s))
     if given.many:
@@ -108,9 +109,14 @@ def _tried(found: Findings, key: str, measured: Callable[[], Figures]) -> None:
     began, failure = time.monotonic(), ""
     try:
         found.add(key, measured())
-    except (Overdue, OSError) as error:
+    except (Overdue, OSError, subprocess.SubprocessError) as error:
         failure = str(error)
     _progress(key, began, failure)
+
+
+def _checkpoint(timeout_s: float) -> Figures:
+    value, yardstick = checkpoint_in_worker_ns(timeout_s)
+    return {"ns": [value], "yardstick ns": [yardstick]}
 
 
 def _watched(arena: Arena, count: int, timeout_s: float) -> Figures:

@@ -43,7 +43,7 @@ def run(arena: Arena, given: argparse.Namespace) -> None:
     found: dict[str, dict[str, Figures]] = {}
     for size in map(int, given.sizes.split(",")):
         found[str(size)] = played(arena, contenders, size, given)
-        print(f"\n{size} workers, medians; in brackets by the {BARE.name}\n")
+        print(f"\n{size} workers, medians; in brackets by the {BARE.name}; {conditions()}\n")
         print(rendered(comparison(found[str(size)], BARE.name), markdown=given.markdown), flush=True)
         if given.json:
             given.json.write_text(json.dumps({**machine(), "sizes": found}, indent=1) + "\n")
@@ -60,6 +60,12 @@ def machine() -> dict[str, Any]:
         "system": platform.system() + " " + platform.release(),
         "cores": len(os.sched_getaffinity(0)),
     }
+
+
+def conditions() -> str:
+    """Return the same in words."""
+    found = machine()
+    return f"Python {found['python']}, {found['system']}, {found['cores']} cores"
 
 
 def played(arena: Arena, contenders: Sequence[Contender], size: int, given: argparse.Namespace) -> dict[str, Figures]:

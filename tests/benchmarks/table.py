@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -11,12 +12,13 @@ Figures = Mapping[str, Sequence[float]]
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least this share of them does not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, min(len(ordered), -int(-share * len(ordered) // 1)) - 1)]
+    # 0.07 of 100 is a little more than 7 in floating point.
+    return ordered[max(1, math.ceil(round(share * len(ordered), 6))) - 1]
 
 
 def number(value: float) -> str:
     """Return a value with three digits that count, and without an exponent."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{round(value, 4):.3g}"
 
 
 def cell(value: float | None, yardstick: float | None) -> str:

@@ -8,7 +8,9 @@ from benchmarks.verdict import Row, checkpoint_budget
 
 
 @pytest.mark.parametrize(
-    ("share", "expected"), [(0.0, 1), (0.5, 50), (0.99, 99), (0.991, 100), (1.0, 100)], ids=lambda value: str(value)
+    ("share", "expected"),
+    [(0.0, 1), (0.07, 7), (0.5, 50), (0.99, 99), (0.991, 100), (1.0, 100)],
+    ids=lambda value: str(value),
 )
 def test_percentile_is_the_smallest_value_that_so_many_do_not_exceed(share: float, expected: int) -> None:
     assert percentile(range(100, 0, -1), share) == expected
@@ -18,7 +20,9 @@ def test_percentile_of_a_single_value() -> None:
     assert percentile([3.5], 0.99) == 3.5
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (0.01234, "0.0123"), (12.34, "12.3"), (12345.6, "12346")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.00001, "0"), (0.01234, "0.0123"), (12.34, "12.3"), (12345.6, "12346")]
+)
 def test_three_digits_count(value: float, text: str) -> None:
     assert number(value) == text
 
