@@ -28,7 +28,7 @@ from pyworkers._posix.desks import Desks
 from pyworkers._posix.dumps import DumpPipe
 from pyworkers._posix.generations import Generations
 from pyworkers._posix.kernel import PosixKernel
-from pyworkers._worker import boot
+from pyworkers._worker import boot, prologue
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers.app import App, declaration_of, runtime_of
 from pyworkers.errors import LockError, PyworkersError
@@ -83,7 +83,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
         desks = Desks()
         stack.callback(desks.close)
         stack.callback(boot.leave_seat, runtime_of(parts.app))
-        inheritance = boot.Inheritance(
+        inheritance = prologue.Inheritance(
             master=Pid(os.getpid()),
             mask=parts.trapped.inherited_mask - signals.WORKER,
             null=null,
@@ -150,7 +150,7 @@ def _spare_plan(decided: Plan, pin: Pin, place: int) -> SlotPlan:
     )
 
 
-def _jobs(parts: Parts, cells: Cells, inheritance: boot.Inheritance) -> tuple[boot.Job, ...]:
+def _jobs(parts: Parts, cells: Cells, inheritance: prologue.Inheritance) -> tuple[boot.Job, ...]:
     """Return what the workers of each handler need to know; made once, so that a respawn makes nothing of it."""
     app, decided, declaration = parts.app, parts.plan, declaration_of(parts.app)
     traps = runtime_of(app).traps(declaration.on_signal)
@@ -174,7 +174,7 @@ def _jobs(parts: Parts, cells: Cells, inheritance: boot.Inheritance) -> tuple[bo
             on_warm=declaration.on_worker_warm,
             on_start=declaration.on_worker_start,
             on_exit=declaration.on_worker_exit,
-            calls=boot.worker_calls(traps, inheritance, leads_group=worker.kill_group),
+            calls=prologue.worker_calls(traps, inheritance, leads_group=worker.kill_group),
             leads_group=worker.kill_group,
             journal=parts.journal,
         )
@@ -187,7 +187,7 @@ class _Workers:
     """Makes the function that a forked process runs, and tells a spare what it has waited for."""
 
     parts: Parts
-    inheritance: boot.Inheritance
+    inheritance: prologue.Inheritance
     seats: Mapping[Pin, int]
     places: Mapping[Pin, int]
     jobs: Sequence[boot.Job]
@@ -225,8 +225,8 @@ class _Workers:
             return LockError(f"app.generation has no number: {error.filename}: {os.strerror(error.errno or 0)}")
 
 
-def _notice_main(parts: Parts, inheritance: boot.Inheritance) -> Callable[[FailureRecord], Callable[[], int]]:
-    functions, calls = declaration_of(parts.app).on_failure, boot.notice_calls(inheritance)
+def _notice_main(parts: Parts, inheritance: prologue.Inheritance) -> Callable[[FailureRecord], Callable[[], int]]:
+    functions, calls = declaration_of(parts.app).on_failure, prologue.notice_calls(inheritance)
     ending = boot.Ending(runtime_of(parts.app), parts.journal)
 
     def notice_main(record: FailureRecord) -> Callable[[], int]:

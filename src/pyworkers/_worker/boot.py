@@ -1,8 +1,6 @@
 """A worker's life: the first lines after fork, the handler, its outcome as an exit code, and a clean end.
 
-Runs in the child only. The order of the prologue is the point of it: every signal is blocked until the traps stand,
-so that none is lost and none runs the master's trap in the wrong process. It is short, since each object that it looks
-at is on a page of the master's that the kernel has to copy then: what can be made before the fork is made there.
+Runs in the child, but for `take_seat` and `leave_seat`. What can be done before the fork is done there: see `prologue`.
 """
 
 from __future__ import annotations
@@ -10,28 +8,25 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from pyworkers._core.records import record
 from pyworkers._core.typed import cast
-from pyworkers._core.types import Pid
+from pyworkers._core.types import Pin
 from pyworkers._logs import ERROR, Journal
 from pyworkers._posix import memory, process, signals
-from pyworkers._posix.channel import Channel, Word
-from pyworkers._posix.desks import Desks
+from pyworkers._posix.channel import Word
 from pyworkers._posix.signals import Call
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers._worker.outcome import code_of_exception, exit_code_of
+from pyworkers._worker.prologue import TERM, Inheritance, settle_in
 from pyworkers._worker.runtime import Runtime
 from pyworkers.errors import ExitCode, Stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-TERM = int(signal.SIGTERM)
 
 PinFunction = Callable[[int], object]
 """A user's function, whether it was declared with the `pin` parameter or without."""
@@ -72,26 +67,6 @@ class Job:
     journal: Journal
 
 
-@record
-class Inheritance:
-    """What every child of the master gets from it, and what of that it has to drop.
-
-    Attributes:
-        mask: The signal mask that user code shall see: the one that the master was started with.
-        null: A descriptor of /dev/null, the child's stdin.
-        dropped: The master's own descriptors.
-        oom_score: How ready the kernel shall be to take a worker when memory runs out.
-    """
-
-    master: Pid
-    mask: frozenset[int]
-    null: int
-    dropped: tuple[int, ...]
-    oom_score: bytes
-    channel: Channel
-    desks: Desks
-
-
 def run_worker(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
     """Live as the worker of a PIN, whose seat the master has taken for it, and return the exit code."""
     if not _become_worker(job, -1, inheritance):
@@ -113,6 +88,7 @@ def run_spare(job: Job, desk: int, inheritance: Inheritance) -> int:
     assignment: Assignment | None = None
     code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
+        _rehearse(job)
         inheritance.channel.tell(Word.UP)
         told = job.runtime.park(desk)
         os.close(desk)
@@ -129,7 +105,7 @@ def run_notice(
     functions: Sequence[Callable[[], object]], calls: Sequence[Call], inheritance: Inheritance, ending: Ending
 ) -> int:
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
-    if not _settle_in(calls, inheritance):
+    if not settle_in(calls, inheritance):
         return ExitCode.STOPPED
     leave_seat(ending.runtime)
     inheritance.desks.become_worker()
@@ -150,44 +126,9 @@ def run_inline(handler: PinFunction, pin: int, *, is_async: bool) -> int:
     return exit_code_of(result)
 
 
-def worker_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, *, leads_group: bool) -> Sequence[Call]:
-    """In the master, once: return the calls that make a child of it a worker, in the order in which they are done."""
-    return (
-        *_child_calls(traps, inheritance, TERM),
-        # Before any code of the user, so that all of the group can be ended at once.
-        *([(os.setpgid, (0, 0))] if leads_group else []),
-    )
-
-
-def notice_calls(inheritance: Inheritance) -> Sequence[Call]:
-    """In the master, once: return those that make a child of it the teller of a failure."""
-    traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
-    traps[signal.SIGINT] = signals.IGNORE
-    return _child_calls(signals.plain(traps), inheritance, int(signal.SIGKILL))
-
-
-def _child_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, death_signal: int) -> Sequence[Call]:
-    return (
-        *signals.child_calls(traps),
-        *process.parent_death_calls(death_signal),
-        *((os.close, (descriptor,)) for descriptor in inheritance.dropped),
-        *inheritance.channel.child_calls(),
-        (os.dup2, (inheritance.null, 0)),
-        *_exit_calls(),
-    )
-
-
-def _settle_in(calls: Sequence[Call], inheritance: Inheritance) -> bool:
-    """Cut what ties this process to the master, with every signal blocked; return whether the master still lives."""
-    for function, arguments in calls:
-        function(*arguments)
-    # After the call that asks for its death: see `process.die_with_parent`.
-    return os.getppid() == inheritance.master
-
-
 def _become_worker(job: Job, desk: int, inheritance: Inheritance) -> bool:
     """Do what a worker does with or without a PIN; return whether the master lives."""
-    alive = _settle_in(job.calls, inheritance)
+    alive = settle_in(job.calls, inheritance)
     if inheritance.desks.pipes:
         inheritance.desks.become_worker(desk)
     memory.invite_oom_killer(inheritance.oom_score)
@@ -206,9 +147,25 @@ def take_seat(job: Job, assignment: Assignment) -> None:
     os.environ["PYWORKERS_WORKER_HANDLER"] = job.handler_name
 
 
+def _rehearse(job: Job) -> None:
+    """In a spare: do once what its assignment will ask for.
+
+    The pages that this writes to are copied now and not then (fork(2), copy-on-write): a third of the time from the
+    death of a worker to the handler of the next.
+    """
+    take_seat(job, Assignment.unpacked(Assignment(Pin(0), 0, 0, None).packed()))
+    # Not `leave_seat`: a stop that has come meanwhile stays.
+    job.runtime.place.leave()
+    _forget_seat()
+
+
 def leave_seat(runtime: Runtime) -> None:
     """In the master, at the end of its loop, and in what is no worker: be none."""
     runtime.release()
+    _forget_seat()
+
+
+def _forget_seat() -> None:
     os.environ.pop("PYWORKERS_WORKER_PIN", None)
     os.environ.pop("PYWORKERS_WORKER_HANDLER", None)
 
@@ -315,26 +272,3 @@ def _guarded(ending: Ending, step: str, code: int, function: Callable[[], object
         ending.journal.write(ERROR, f"{step} raised", error)
         return code or ExitCode.FAILED
     return code
-
-
-def _exit_calls() -> Sequence[Call]:
-    """Return the calls that make the exit functions of a child its own.
-
-    Inherited ones would remove the master's temporary directory; a bare os._exit would lose what a
-    multiprocessing.Queue of the worker still holds. What the standard library registers for itself at import is
-    registered anew, because those modules are loaded already; it runs after the worker's own.
-    """
-    loaded: dict[str, Any] = sys.modules
-    calls: list[Call] = [(atexit._clear, ())]
-    if (logging := loaded.get("logging")) is not None:
-        calls.append((atexit.register, (logging.shutdown,)))
-    if (weakref := loaded.get("weakref")) is not None:
-        calls.append((weakref.finalize._registry.clear, ()))
-        calls.append((setattr, (weakref.finalize, "_registered_with_atexit", False)))
-    if (util := loaded.get("multiprocessing.util")) is not None:
-        calls.append((util._finalizer_registry.clear, ()))
-        calls.append((util._run_after_forkers, ()))
-        calls.append((atexit.register, (util._exit_function,)))
-    if (children := loaded.get("multiprocessing.process")) is not None:
-        calls.append((setattr, (children, "_children", set[object]())))
-    return calls

@@ -1,0 +1,105 @@
+"""A child's first lines: calls of C functions that the master has made ready, done with every signal blocked.
+
+The order is the point of it: the traps stand before anything is unblocked, so that no signal is lost and none runs the
+master's trap in the wrong process. It is a list of C calls, since each Python function that a child enters, and each
+object that it looks at, is on a page of the master's that the kernel has to copy then.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+
+from pyworkers._core.records import record
+from pyworkers._core.types import Pid
+from pyworkers._posix import process, signals
+from pyworkers._posix.channel import Channel
+from pyworkers._posix.desks import Desks
+from pyworkers._posix.signals import Call
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+TERM = int(signal.SIGTERM)
+
+
+@record
+class Inheritance:
+    """What every child of the master gets from it, and what of that it has to drop.
+
+    Attributes:
+        mask: The signal mask that user code shall see: the one that the master was started with.
+        null: A descriptor of /dev/null, the child's stdin.
+        dropped: The master's own descriptors.
+        oom_score: How ready the kernel shall be to take a worker when memory runs out.
+    """
+
+    master: Pid
+    mask: frozenset[int]
+    null: int
+    dropped: tuple[int, ...]
+    oom_score: bytes
+    channel: Channel
+    desks: Desks
+
+
+def worker_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, *, leads_group: bool) -> Sequence[Call]:
+    """In the master, once: return the calls that make a child of it a worker, in the order in which they are done."""
+    return (
+        *_child_calls(traps, inheritance, TERM),
+        # Before any code of the user, so that all of the group can be ended at once.
+        *([(os.setpgid, (0, 0))] if leads_group else []),
+    )
+
+
+def notice_calls(inheritance: Inheritance) -> Sequence[Call]:
+    """In the master, once: return those that make a child of it the teller of a failure."""
+    traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
+    traps[signal.SIGINT] = signals.IGNORE
+    return _child_calls(signals.plain(traps), inheritance, int(signal.SIGKILL))
+
+
+def _child_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, death_signal: int) -> Sequence[Call]:
+    return (
+        *signals.child_calls(traps),
+        *process.parent_death_calls(death_signal),
+        *((os.close, (descriptor,)) for descriptor in inheritance.dropped),
+        *inheritance.channel.child_calls(),
+        (os.dup2, (inheritance.null, 0)),
+        *_exit_calls(),
+    )
+
+
+def settle_in(calls: Sequence[Call], inheritance: Inheritance) -> bool:
+    """Cut what ties this process to the master, with every signal blocked; return whether the master still lives."""
+    for function, arguments in calls:
+        function(*arguments)
+    # After the call that asks for its death: see `process.die_with_parent`.
+    return os.getppid() == inheritance.master
+
+
+def _exit_calls() -> Sequence[Call]:
+    """Return the calls that make the exit functions of a child its own.
+
+    Inherited ones would remove the master's temporary directory; a bare os._exit would lose what a
+    multiprocessing.Queue of the worker still holds. What the standard library registers for itself at import is
+    registered anew, because those modules are loaded already; it runs after the worker's own.
+    """
+    loaded: dict[str, Any] = sys.modules
+    calls: list[Call] = [(atexit._clear, ())]
+    if (logging := loaded.get("logging")) is not None:
+        calls.append((atexit.register, (logging.shutdown,)))
+    if (weakref := loaded.get("weakref")) is not None:
+        calls.append((weakref.finalize._registry.clear, ()))
+        calls.append((setattr, (weakref.finalize, "_registered_with_atexit", False)))
+    if (util := loaded.get("multiprocessing.util")) is not None:
+        calls.append((util._finalizer_registry.clear, ()))
+        calls.append((util._run_after_forkers, ()))
+        calls.append((atexit.register, (util._exit_function,)))
+    if (children := loaded.get("multiprocessing.process")) is not None:
+        calls.append((setattr, (children, "_children", set[object]())))
+    return calls
