@@ -8,6 +8,7 @@ import pytest
 
 from core.stage import GRACEFUL, KILL, QUICK, START, Stage, acts, only, spare_plan
 from pyworkers._core import messages as m
+from pyworkers._core import policy
 from pyworkers._core.messages import GivenUp, Next, StopKind
 from pyworkers._core.supervisor import DEADLINES_PER_WAKE
 from pyworkers._core.types import (
@@ -33,6 +34,15 @@ from pyworkers._core.types import (
     Wear,
     is_spare,
 )
+
+REST_S = policy.SPARE_REST_S
+
+
+@pytest.fixture(autouse=True)
+def _restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next spare follow at once: these tests are about who follows whom, and those of the rest say so."""
+    monkeypatch.setattr(policy, "SPARE_REST_S", 0.0)
+
 
 S1, S2, S3 = FIRST_SPARE, Pin(FIRST_SPARE + 1), Pin(FIRST_SPARE + 2)
 N1, N2 = Attempt(1), Attempt(2)
@@ -122,6 +132,30 @@ def test_death_is_followed_by_a_parked_spare_and_a_fork_for_its_seat(status: Exi
     assert stage.wakes_in is None
     assert stage.up(0) == []
     assert stage.state(0) == Running(N2, START + 10.0)
+
+
+def test_next_spare_is_forked_when_its_forerunner_has_had_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take a processor from the process that has just taken the PIN; a death meanwhile is a fork."""
+    monkeypatch.setattr(policy, "SPARE_REST_S", REST_S)
+    stage = _staged(2)
+    stage.exit(Exited(1), 0)
+
+    assert stage.tick() == _assigned(0)
+    assert stage.wakes_in == 10.0 + REST_S
+    stage.now += REST_S / 2
+    stage.exit(Exited(1), 1)
+    assert stage.tick() == _spawned(1)
+    assert stage.advance(REST_S / 2 - 0.001) == []
+    assert stage.advance(0.001) == _spawned(S1)
+
+
+def test_spare_that_has_died_is_followed_without_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has taken its process, so there is nobody to be spared."""
+    monkeypatch.setattr(policy, "SPARE_REST_S", REST_S)
+    stage = _staged(1)
+    stage.exit(Exited(1), S1)
+
+    assert stage.tick() == _spawned(S1)
 
 
 def test_normal_end_under_always_is_followed_by_a_spare() -> None:

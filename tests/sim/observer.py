@@ -14,7 +14,7 @@ from pyworkers._core.messages import StopKind
 from pyworkers._core.types import NEVER, Abandoned, Action, Failed, Limit, Pin, Purpose, Running
 from sim.ledger import Ledger
 from sim.seats import Seat, delay_of
-from sim.worker import DUMP_TIMEOUT_S, DUMP_TURN_S, EPSILON_S, LATE_S, MEASURE_INTERVAL_S, Worker
+from sim.worker import DUMP_TIMEOUT_S, DUMP_TURN_S, EPSILON_S, LATE_S, MEASURE_INTERVAL_S, SPARE_REST_S, Worker
 
 AFTERWARDS = (m.EventIgnored, m.WorkerEnded, m.SuspensionNoted)
 """What may still come after Finish: news of abandoned workers, for the log."""
@@ -101,7 +101,7 @@ class Observer(Ledger):
         assert spare.worker in self.parked(seat.plan.handler), "a spare that does not wait for this"
         self.gone.append(spare.worker)
         seat.due, seat.worker = NEVER, spare.worker.moved(effect.pin, effect.attempt, self.now)
-        spare.due, spare.worker, spare.short_lives = self.now, None, 0
+        spare.due, spare.worker, spare.short_lives = self.now + SPARE_REST_S, None, 0
         assert m.WorkerStarted(effect.pin, effect.attempt) in self.feed(m.Spawned(effect.pin, effect.attempt))
 
     def _act(self, effect: m.Act) -> None:

@@ -12,6 +12,7 @@ from pyworkers._core.messages import StopKind
 from pyworkers._core.types import NEVER, Action, Attempt, ExitStatus, Pin, Purpose
 
 # The contract's numbers, written a second time.
+SPARE_REST_S = 0.05
 SHORT_LIFE_S = 1.0
 QUICK_STOP_S = 2.0
 ABANDON_S = 1.0

@@ -175,8 +175,8 @@ class Slot:
                 return []
 
     def give(self, now: float) -> None:
-        """Of a spare: let another seat have the process, and be due for a new one; its short lives are over."""
-        self._short_lives, self.state = 0, Backoff(now)
+        """Of a spare: let another seat have the process, and be due for a new one soon; its short lives are over."""
+        self._short_lives, self.state = 0, Backoff(now + policy.SPARE_REST_S)
 
     def take(self, spare: Pin, now: float) -> list[Effect]:
         """Take the process of that spare for the one that is due."""
