@@ -718,3 +718,70 @@ def test_name_of_a_script_that_is_unfit_for_logs_is_made_fit(bench: Bench) -> No
     finished = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=20, check=True)
 
     assert "<App 'my_app__1_'" in finished.stdout
+
+
+def test_code_that_runs_in_the_master_meanwhile_is_in_no_worker(bench: Bench) -> None:
+    """A filter of the app's logger and a thread of the master see no PIN, and a wait there ends when it is over."""
+    master = bench.start(
+        """
+        import logging
+
+        app = App("shop")
+        seen = set()
+
+        class Look(logging.Filter):
+            def filter(self, record):
+                (here / "seen").open("a").write(f"{app.pin} {os.environ.get('PYWORKERS_WORKER_PIN')}\\n")
+                return True
+
+        @app.on_start
+        def start() -> None:
+            app.log.addFilter(Look())
+            threading.Thread(target=tick, daemon=True).start()
+
+        def tick() -> None:
+            master = os.getpid()
+            while True:
+                app.sleep(0.01)
+                (here / "ticks").open("a").write(f"{app.pin} {os.getpid() == master}\\n")
+
+        @app.worker(pins=range(3))
+        def work(pin) -> None:
+            app.sleep(3600)
+
+        @app.on_stop
+        def stop() -> None:
+            (here / "stopped").write_text(f"{app.pin} {os.environ.get('PYWORKERS_WORKER_PIN')}")
+        """,
+        env={"PYWORKERS_WORKER_PIN": "77"},
+    )
+    for attempt in range(1, 4):
+        for pin in range(3):
+            os.kill(master.worker(pin, attempt), signal.SIGTERM)
+    master.await_log("worker started", 12)
+    before = bench.read("ticks").count("\n")
+    until(lambda: bench.read("ticks").count("\n") > before + 5, "five more ticks")
+    assert master.stop() == 0
+
+    assert set(bench.read("seen").splitlines()) <= {"None None", "None 77"}
+    assert "None None" in bench.read("seen").splitlines()
+    assert set(bench.read("ticks").splitlines()) == {"None True"}
+    assert bench.read("stopped") == "None 77"
+
+
+def test_name_that_the_environment_cannot_hold_ends_nobody(bench: Bench) -> None:
+    """In a C locale a handler may be called what no variable can say: it is spelled out there, and runs."""
+    bench.app(
+        """
+        app = App()
+
+        @app.worker(pins=0)
+        def größe() -> None:
+            (here / "variable").write_text(ascii(os.environ["PYWORKERS_WORKER_HANDLER"]))
+        """
+    )
+
+    finished = bench.run("shop:app", env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+
+    assert finished.returncode == 0
+    assert bench.read("variable") == r"'gr\\xf6\xdfe'".replace(r"\xdf", r"\\xdf")

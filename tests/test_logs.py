@@ -533,3 +533,89 @@ def work() -> None:
     assert bench.run("shop:app").returncode == 0
     assert bench.read("lines").startswith("worker started work pin=0 pid=")
     assert bench.read("lines").endswith("all workers finished; master exits\n")
+
+
+def test_error_is_told_where_no_descriptor_is_left_to_load_the_traceback_with(bench: Bench) -> None:
+    """The line, the place and the error are in the log, and the worker ends cleanly all the same."""
+    (bench.directory / "shop.py").write_text(
+        silent(
+            """
+import os
+app = App(restart="never")
+
+@app.worker(pins=0)
+def work() -> None:
+    assert "traceback" not in sys.modules
+    taken = []
+    while True:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+
+@app.on_worker_exit
+def leave(pin: int) -> None:
+    os.write(2, b"left\\n")
+"""
+        )
+    )
+
+    finished = bench.run("shop:app")
+
+    assert finished.returncode == 1
+    assert re.search(r"\] ERROR work pin=0: handler work raised\n", finished.stderr)
+    assert re.search(r'\] ERROR work pin=0:   File ".*shop.py", line \d+, in work\n', finished.stderr)
+    assert re.search(r"\] ERROR work pin=0: OSError: \[Errno 24\] Too many open files", finished.stderr)
+    assert "left\n" in finished.stderr
+
+
+def test_threads_that_ask_for_the_logger_at_once_get_one_handler(bench: Bench) -> None:
+    """Each line comes once, and none is lost to a logger that leads nowhere yet."""
+    (bench.directory / "shop.py").write_text(
+        silent(
+            """
+import threading
+sys.setswitchinterval(1e-6)
+app = App()
+
+@app.worker(pins=range(5))
+def work(pin: int) -> None:
+    barrier = threading.Barrier(8)
+
+    def talk(number: int) -> None:
+        barrier.wait()
+        getattr(app, "lo" + "g").info("said %d", number)
+
+    threads = [threading.Thread(target=talk, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+        )
+    )
+
+    finished = bench.run("shop:app")
+
+    said = re.findall(r"work pin=(\d): said (\d)\n", finished.stderr)
+    assert sorted(said) == [(str(pin), str(number)) for pin in range(5) for number in range(8)]
+
+
+def test_logging_that_on_start_has_loaded_gets_the_master_s_lines(bench: Bench) -> None:
+    """What was loaded late is led all the same, before the first worker is there."""
+    (bench.directory / "shop.py").write_text(
+        silent(
+            """
+app = App("shop")
+
+@app.on_start
+def start() -> None:
+    import logging
+    logging.getLogger("pyworkers.shop").addHandler(logging.FileHandler(here / "lines"))
+
+@app.worker(pins=0)
+def work() -> None:
+    return None
+"""
+        )
+    )
+
+    assert bench.run("shop:app").returncode == 0
+    assert bench.read("lines").startswith("worker started work pin=0 pid=")

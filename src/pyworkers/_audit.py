@@ -32,7 +32,6 @@ FAREWELL_S = 0.05
 
 _Files = dict[int, os.stat_result]
 
-_DATAGRAM = 2  # SOCK_DGRAM, as `_peer` returns it; on Linux and BSD alike.
 _LOG_SOCKETS = ("/dev/log", "/var/run/syslog")
 _JOURNAL = "/run/systemd/journal/"
 
@@ -198,8 +197,8 @@ def _sockets(files: _Files, syslog: str | None) -> Iterator[str]:
     for descriptor, file in files.items():
         if not stat.S_ISSOCK(file.st_mode) or any(os.path.samestat(file, other) for other in standard):
             continue
-        peer, kind = _peer(descriptor)
-        if peer is not None and not _is_for_many(peer, kind, syslog):
+        peer, is_datagram = _peer(descriptor)
+        if peer is not None and not _is_for_many(peer, is_datagram, syslog):
             hint = ""
             if not peer and "asyncio" in sys.modules:
                 hint = " (an asyncio event loop has two of these until it is closed)"
@@ -207,8 +206,8 @@ def _sockets(files: _Files, syslog: str | None) -> Iterator[str]:
             yield f"{where} would be shared by all workers; open it in on_worker_start"
 
 
-def _peer(descriptor: int) -> tuple[Any, int]:
-    """Return the peer's address as Python has it, None where there is no peer, and the kind of socket."""
+def _peer(descriptor: int) -> tuple[Any, bool]:
+    """Return the peer's address as Python has it, None where there is no peer, and whether it is sent datagrams."""
     import _socket
 
     # The C type, since gevent puts one in the place of socket.socket that does not block. The kind is given, and with
@@ -218,11 +217,12 @@ def _peer(descriptor: int) -> tuple[Any, int]:
     try:
         borrowed = _socket.socket(_socket.AF_UNIX, kind, 0, descriptor)
     except OSError:
-        return None, 0
+        return None, False
     try:
-        return borrowed.getpeername(), borrowed.getsockopt(_socket.SOL_SOCKET, _socket.SO_TYPE)
+        kind = borrowed.getsockopt(_socket.SOL_SOCKET, _socket.SO_TYPE)
+        return borrowed.getpeername(), kind == _socket.SOCK_DGRAM
     except OSError:
-        return None, 0
+        return None, False
     finally:
         borrowed.detach()
 
@@ -242,7 +242,7 @@ def _address(peer: Any) -> str:
             return f"{peer}"
 
 
-def _is_for_many(peer: Any, kind: int, syslog: str | None) -> bool:
+def _is_for_many(peer: Any, is_datagram: bool, syslog: str | None) -> bool:
     """Whether the peer expects many writers on one socket: syslog, the journal, sd_notify(3), the kernel."""
     if isinstance(peer, (str, bytes)):
         # A peer goes by the name that it was bound to, which may be where a symbolic link leads.
@@ -251,7 +251,7 @@ def _is_for_many(peer: Any, kind: int, syslog: str | None) -> bool:
         return any(names & _with_target(path) for path in known) or any(name.startswith(_JOURNAL) for name in names)
     host, _, port = (syslog or "").rpartition(":")
     match peer:
-        case (str(address), int(number), *_) if str(number) == port and kind == _DATAGRAM:
+        case (str(address), int(number), *_) if str(number) == port and is_datagram:
             # A name is not looked up again, because a name server must not hold up the start: its port is enough.
             return address == host or not host.replace(".", "").isdecimal()
         case (0, int()):

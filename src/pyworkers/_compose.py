@@ -172,11 +172,6 @@ class _Instance:
                     self._log(WARNING, f"already running: {held_by(self._lock, tenure)}")
                 return ExitCode.OK if run.if_running == "exit" else ExitCode.BUSY
             self._generations = self._numbers(self._lock)
-        pin_count, spare_count = len(self._plan.assignment), len(self._plan.spares())
-        # A pipe for each spare; the master is a process, too.
-        if (why := limits.shortage(pin_count + spare_count + 1, 2 * spare_count)) is not None:
-            self._log(ERROR, f"not started: {why}; raise that, or have fewer PINs or spares")
-            return ExitCode.USAGE
         if run.daemon:
             self._detach()
         if self._lock is not None:
@@ -248,9 +243,10 @@ class _Instance:
         except (Exception, SystemExit) as error:  # noqa: BLE001  (the user's code may raise what it likes)
             self._log(ERROR, f"on_start function={name_of(function)} raised; nothing was started", error)
             return ExitCode.USAGE
-        if self._audited() and self._plan.instance.strict:
-            self._log(ERROR, "not started: strict is on, and the fork-safety audit has found something")
-            return ExitCode.USAGE
+        if "logging" in sys.modules:
+            self._journal.lead(self._app.log)
+        if (obstacle := self._obstacle()) is not None:
+            return self._not_started(obstacle)
         # From here on the master writes nothing to them, so no child can write it again.
         try:
             process.flush_standard_streams()
@@ -259,6 +255,8 @@ class _Instance:
         # Who has come since then was started by a hook, the last of the user's code to run in the master.
         started = process.children() if process.adopts() else None
         code = self._loop(trapped, None if started is None else started - inherited)
+        if code is None:
+            return ExitCode.USAGE
         try:
             with trapped.raising({signals.INTERRUPT, signals.QUIT}):
                 for function in self._declaration.on_stop:
@@ -271,17 +269,27 @@ class _Instance:
             return code or ExitCode.FAILED
         return code
 
-    def _audited(self) -> bool:
-        """Warn about what all workers would share, and return whether there is anything."""
+    def _not_started(self, why: str) -> ExitCode:
+        self._log(ERROR, f"not started: {why}")
+        return ExitCode.USAGE
+
+    def _obstacle(self) -> str | None:
+        """Warn about what all workers would share, and return why they cannot be forked, if they cannot."""
         found = _audit.findings(self._plan.run.syslog)
         for finding in found:
             self._log(WARNING, f"fork-safety: {finding}")
-        return bool(found)
+        if found and self._plan.instance.strict:
+            return "strict is on, and the fork-safety audit has found something"
+        pin_count, spare_count = len(self._plan.assignment), len(self._plan.spares())
+        # A pipe for each spare; the master is a process, too.
+        why = limits.shortage(pin_count + spare_count + 1, 2 * spare_count)
+        return None if why is None else f"{why}; raise that, or have fewer PINs or spares"
 
-    def _loop(self, trapped: MasterSignals, spared: frozenset[Pid] | None) -> int:
-        """Run the master's loop, the objects that are there by now frozen: a collection would touch all their pages.
+    def _loop(self, trapped: MasterSignals, spared: frozenset[Pid] | None) -> int | None:
+        """Run the master's loop, or return None where it cannot begin.
 
-        gc.freeze() keeps them shared with the workers, and is undone for a program that goes on after the run.
+        A collection would touch the pages of all objects that are there by now. gc.freeze() keeps them shared with the
+        workers; it is undone for a program that goes on after the run.
         """
         # Python 3.12 has frozen a few hundred objects of its own by then.
         frozen_before = gc.get_freeze_count() > 1000
@@ -304,8 +312,8 @@ class _Instance:
                     loop = stack.enter_context(assembled(parts))
                 except OSError as error:
                     what = "cannot get the shared memory or a descriptor that the master needs"
-                    self._log(ERROR, f"not started: {what}: {os.strerror(error.errno or 0)}")
-                    return ExitCode.USAGE
+                    self._not_started(f"{what}: {os.strerror(error.errno or 0)}")
+                    return None
                 return loop.run()
         finally:
             if not frozen_before:

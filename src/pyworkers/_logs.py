@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import _thread
 from collections.abc import Iterable
 from types import CodeType, FunctionType
 
@@ -65,20 +66,14 @@ class Journal:
         self._logger: logging.Logger | None = None
         self._handler: logging.Handler | None = None
         self._before = (0, True)
+        self._lock = _thread.allocate_lock()
 
     def write(self, level: int, line: str, error: BaseException | None = None) -> None:
-        """Log a line, with the traceback of the error if there is one. Never raises."""
+        """Log a line, with the traceback of the error if there is one."""
         if self._logger is not None:
             self._logger.log(level, "%s", line, exc_info=error)
-            return
-        if level < self._threshold:
-            return
-        if error is not None:
-            # Once in a program's life, as a rule; and what has failed need not be fast.
-            import traceback
-
-            line += "\n" + "".join(traceback.format_exception(error)).rstrip("\n")
-        self.put(level, line)
+        elif level >= self._threshold:
+            self.put(level, line if error is None else f"{line}\n{_traceback_of(error)}")
 
     def put(self, level: int, text: str) -> None:
         """Hand a text to the sink, line by line."""
@@ -87,16 +82,18 @@ class Journal:
 
     def lead(self, logger: logging.Logger) -> None:
         """From here on take what is logged there, and log there what is written here."""
-        if self._logger is not None:
-            return
         from pyworkers._handler import JournalHandler
 
-        self._before = logger.level, logger.propagate
-        self._handler = JournalHandler(self)
-        logger.addHandler(self._handler)
-        logger.setLevel(self._threshold)
-        logger.propagate = False
-        self._logger = logger
+        # Threads may ask for the logger at once. And a stop may be raised anywhere in here, so each step can be done
+        # twice: a logger takes the same handler once.
+        with self._lock:
+            if self._handler is None:
+                self._before = logger.level, logger.propagate
+                self._handler = JournalHandler(self)
+            logger.setLevel(self._threshold)
+            logger.propagate = False
+            logger.addHandler(self._handler)
+            self._logger = logger
 
     def close(self) -> None:
         """Leave the logger as it was, and close the sink."""
@@ -107,10 +104,26 @@ class Journal:
         self.sink.close()
 
 
+def _traceback_of(error: BaseException) -> str:
+    """Return what `traceback` makes of it; it is loaded here, for the first failure of a process is mostly its last."""
+    try:
+        import traceback
+
+        return "".join(traceback.format_exception(error)).rstrip("\n")
+    except Exception:  # noqa: BLE001  (no descriptor may be left to read the module with, or no right to)
+        places: list[str] = []
+        step = error.__traceback__
+        while step is not None:
+            code = step.tb_frame.f_code
+            places.append(f'  File "{code.co_filename}", line {step.tb_lineno}, in {code.co_name}\n')
+            step = step.tb_next
+        return f"Traceback (most recent call last):\n{''.join(places)}{type(error).__name__}: {error}"
+
+
 def may_log(functions: Iterable[object]) -> bool:
     """Guess whether a program uses `App.log`: whether code in the modules of these functions names an attribute `log`.
 
-    A wrong guess costs time and nothing else: each worker then loads `logging` at its first line.
+    A wrong guess costs time: each worker then loads `logging` at its first line.
     """
     for function in functions:
         if isinstance(function, FunctionType):

@@ -148,7 +148,10 @@ class StderrSink(_Backlog):
         super().__init__()
         self._ident = ident
         self._target, is_socket, self._blocks = _reopened(descriptor)
-        self._socket = _borrowed(self._target) if is_socket else None
+        self._socket: socket.socket | None = None
+        self._dontwait = 0
+        if is_socket:
+            self._socket, self._dontwait = _borrowed(self._target)
 
     def dump_descriptor(self) -> int:
         return self._target
@@ -162,15 +165,14 @@ class StderrSink(_Backlog):
     def _encode(self, level: int, line: str) -> bytes:
         now = time.time()
         instant = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-        name = _NAMES.get(level) or _own_name(level)
+        # A level that is not one of ours can only have come by way of a logger.
+        name = _NAMES.get(level) or sys.modules["logging"].getLevelName(level)
         text = f"{instant},{int(now % 1 * 1000):03d} {self._ident}[{os.getpid()}] {name} {line}\n"
         return text.encode(errors="backslashreplace")
 
     def _write(self, data: bytes) -> bytes:
         if self._socket is not None:
-            from socket import MSG_DONTWAIT
-
-            return data[self._socket.send(data, MSG_DONTWAIT) :]
+            return data[self._socket.send(data, self._dontwait) :]
         if self._blocks and not _has_room(self._target):
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         # A blocking pipe that has room at all takes PIPE_BUF bytes without blocking.
@@ -255,12 +257,6 @@ class SyslogSink(_Backlog):
         return self._socket.fileno()
 
 
-def _own_name(level: int) -> str:
-    """Return the name of a level that is not one of ours: only a logger can have brought it."""
-    logging = sys.modules.get("logging")
-    return f"Level {level}" if logging is None else logging.getLevelName(level)
-
-
 def _resolved(address: str) -> tuple[int, object]:
     import socket
 
@@ -310,10 +306,14 @@ def _has_room(descriptor: int) -> bool:
     return bool(poller.poll(0))
 
 
-def _borrowed(descriptor: int) -> socket.socket:
-    """Return a socket object for the descriptor; made once, since there may be no descriptor to be had later."""
+def _borrowed(descriptor: int) -> tuple[socket.socket, int]:
+    """Return a socket object for the descriptor, made once, since there may be no descriptor to be had later.
+
+    And the flag with which its `send` does not block.
+    """
     import socket
 
     # With SOCK_NONBLOCK Python sets nothing. A default timeout would make the socket non-blocking for all who share it
     # (macOS lacks the flag).
-    return socket.socket(type=socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0), fileno=descriptor)
+    kind = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+    return socket.socket(type=kind, fileno=descriptor), socket.MSG_DONTWAIT

@@ -207,9 +207,11 @@ class App(Flag):
         if self._log is None:
             import logging
 
-            self._log = logging.getLogger(f"pyworkers.{self._declaration.options['name']}")
+            log = logging.getLogger(f"pyworkers.{self._declaration.options['name']}")
             if self._runtime.journal is not None:
-                self._runtime.journal.lead(self._log)
+                self._runtime.journal.lead(log)
+            # Last, so that no thread logs to one that leads nowhere yet.
+            self._log = log
         return self._log
 
     def checkpoint(self) -> None:

@@ -6,6 +6,7 @@ Only the bare loops and pyworkers run, in rounds that take turns. BARE is the ya
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -101,8 +102,9 @@ def _measure_once(arena: Arena, found: Findings, given: argparse.Namespace) -> N
     for timeout_s in HANG_TIMEOUTS_S:
         _tried(found, f"hang_timeout={timeout_s}", lambda timeout_s=timeout_s: _watched(arena, given.large, timeout_s))
     if given.many:
-        for count, storms in ((SMALL, 20), (given.many, 3)):
-            _tried(found, f"tenths of {count}", lambda count=count, storms=storms: _tenths(arena, count, storms))
+        for contender, count, storms in ((OURS, SMALL, 20), (OURS, given.many, 3), (BARE, given.many, 3)):
+            tenths = functools.partial(_tenths, arena, contender, count, storms)
+            _tried(found, f"tenths of {_key(contender, count)}", tenths)
 
 
 def _tried(found: Findings, key: str, measured: Callable[[], Figures]) -> None:
@@ -128,9 +130,9 @@ def _watched(arena: Arena, count: int, timeout_s: float) -> Figures:
     return {"idle CPU %": [used], "idle switches/s": [switched]}
 
 
-def _tenths(arena: Arena, count: int, storms: int) -> Figures:
+def _tenths(arena: Arena, contender: Contender, count: int, storms: int) -> Figures:
     """Return how long it takes to start, to replace a random tenth of the workers, for each of them, and to stop."""
-    with launched(arena, OURS, count) as match:
+    with launched(arena, contender, count) as match:
         started = start_s(match, count)
         each_ms = [storm_s(match, 0.1) * 1e3 / (count // 10) for _ in range(storms)]
         return {"start ms": [started * 1e3], "event ms": each_ms, "stop ms": [stop_s(match) * 1e3]}
@@ -224,15 +226,20 @@ def _memory_rows(found: Findings) -> list[Row]:
 
 
 def _many_rows(found: Findings, count: int) -> list[Row]:
-    """What these cost is measured by fewer of them, which stand where the bare loop does elsewhere."""
+    """What so many cost, for each of them, by what fewer cost; and by the bare loop with as many.
 
-    def each(of: int, name: str) -> float | None:
-        value = found.get(f"tenths of {of}", name)
-        return None if value is None or name == "event ms" else value / of
+    The latter tells how much of it is the machine's: whatever walks through all who share a page, such as a monitor of
+    the memory, holds up every fork among so many.
+    """
 
-    few, many = (found.get(f"tenths of {of}", "event ms") for of in (SMALL, count))
-    return [
-        Row(f"{count} PINs by {SMALL}, start of one, ms", each(count, "start ms"), None, each(SMALL, "start ms")),
-        Row(f"{count} PINs by {SMALL}, one of a tenth killed, ms", many, 2.0, few),
-        Row(f"{count} PINs by {SMALL}, stop of one, ms", each(count, "stop ms"), None, each(SMALL, "stop ms")),
-    ]
+    def each(contender: Contender, of: int, name: str) -> float | None:
+        value = found.get(f"tenths of {_key(contender, of)}", name)
+        return value if value is None or name == "event ms" else value / of
+
+    rows: list[Row] = []
+    for what, name in (("start", "start ms"), ("a tenth killed", "event ms"), ("stop", "stop ms")):
+        many = each(OURS, count, name)
+        budget = 2.0 if name == "event ms" else None
+        rows.append(Row(f"{count} PINs, {what}, by {SMALL} PINs, ms each", many, budget, each(OURS, SMALL, name)))
+        rows.append(Row(f"{count} PINs, {what}, by the bare loop, ms each", many, None, each(BARE, count, name)))
+    return rows

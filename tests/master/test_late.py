@@ -40,6 +40,7 @@ class Stage:
         crew = Crew(
             worker_main=lambda _pin, _previous: lambda: 0,
             assign=lambda _spare, _pin, _previous: None,
+            release=lambda: None,
             notice_main=None,
             handlers={plan.pin: "work" for plan in plans},
             leaders=frozenset(),

@@ -33,6 +33,7 @@ class Stage:
         crew = Crew(
             worker_main=lambda _pin, _previous: lambda: 0,
             assign=lambda _spare, _pin, _previous: None,
+            release=lambda: None,
             notice_main=self.notice if notices else None,
             handlers={Pin(pin): f"h{pin}" for pin in range(pins)},
             leaders=frozenset(),

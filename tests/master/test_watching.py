@@ -34,6 +34,7 @@ class Stage:
         crew = Crew(
             worker_main=self.worker_main,
             assign=lambda _spare, _pin, _previous: None,
+            release=lambda: None,
             notice_main=self.notice_main,
             handlers={plan.pin: "work" for plan in plans},
             leaders=frozenset({plans[0].pin}),

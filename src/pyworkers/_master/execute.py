@@ -68,6 +68,7 @@ class Crew:
     Attributes:
         worker_main: Makes the function that a forked worker or spare runs, with how the one before it ended.
         assign: Tells a spare that it is the next worker of a PIN, and how the one before it ended.
+        release: Is called when the forks of a turn are over: what `worker_main` has made of this process is undone.
         notice_main: Makes the function that tells a failure; None where nobody wants to hear.
         handlers: The name of the handler of each PIN and spare.
         leaders: The PINs and spares whose workers lead a process group.
@@ -80,6 +81,7 @@ class Crew:
 
     worker_main: Callable[[Pin, Previous | None], Callable[[], int]]
     assign: Callable[[Pin, Pin, Previous | None], None]
+    release: Callable[[], None]
     notice_main: Callable[[FailureRecord], Callable[[], int]] | None
     handlers: Mapping[Pin, str]
     leaders: frozenset[Pin]
@@ -175,6 +177,8 @@ class Executor:
 
     def speak(self) -> None:
         """Log what has happened. To write a line takes longer than to replace a worker, so that comes first."""
+        # Here code of the user may run, such as a filter of the app's logger.
+        self._crew.release()
         unsaid, self._unsaid = self._unsaid, []
         for report, seat in unsaid:
             self._crew.log(*describe(report, seat))

@@ -96,7 +96,7 @@ class Phase(enum.Enum):
     """Where the main thread is; it decides what may be raised there."""
 
     STARTING = "starting"
-    """In `on_worker_warm` or `on_worker_start`, or a spare that waits: only the interrupt."""
+    """In `on_worker_warm` or `on_worker_start`: only the interrupt."""
     RUNNING = "running"
     """In the handler: every stop."""
     STEP = "step"

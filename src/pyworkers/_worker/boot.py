@@ -1,6 +1,6 @@
 """A worker's life: the first lines after fork, the handler, its outcome as an exit code, and a clean end.
 
-Runs in the child, but for `take_seat` and `leave_seat`. What can be done before the fork is done there: see `prologue`.
+Runs in the child. What can be done before the fork is done there: see `prologue`, and `Runtime.bind`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pyworkers._posix import memory, process, signals
 from pyworkers._posix.channel import Word
 from pyworkers._posix.signals import Call
 from pyworkers._worker.binding import Assignment, Binding
+from pyworkers._worker.flag import Flag
 from pyworkers._worker.outcome import code_of_exception, exit_code_of
 from pyworkers._worker.prologue import TERM, Inheritance, settle_in
 from pyworkers._worker.runtime import Runtime
@@ -45,7 +46,8 @@ class Job:
     """All that the workers of one handler need to know; composed before the first fork.
 
     Attributes:
-        handler_name: For logs and the environment.
+        handler_name: For logs.
+        variable: The same for the environment, which cannot hold every name.
         handler: Runs the user's handler; an async one returns its coroutine.
         on_warm: The `on_worker_warm` functions.
         on_start: The `on_worker_start` functions.
@@ -57,6 +59,7 @@ class Job:
     binding: Binding
     runtime: Runtime
     handler_name: str
+    variable: str
     handler: PinFunction
     is_async: bool
     on_warm: Sequence[Callable[[], object]]
@@ -68,10 +71,10 @@ class Job:
 
 
 def run_worker(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
-    """Live as the worker of a PIN, whose seat the master has taken for it, and return the exit code."""
+    """Live as the worker of a PIN, to which the master has bound the runtime, and return the exit code."""
     if not _become_worker(job, -1, inheritance):
         return ExitCode.STOPPED
-    job.journal.prefix = _prefix(job, assignment)
+    _say_who(job, assignment)
     signals.unblock(inheritance.mask)
     code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
@@ -95,8 +98,8 @@ def run_spare(job: Job, desk: int, inheritance: Inheritance) -> int:
         code = ExitCode.STOPPED
         if told:
             assignment = Assignment.unpacked(told)
-            take_seat(job, assignment)
-            job.journal.prefix = _prefix(job, assignment)
+            job.runtime.bind(job.binding, assignment)
+            _say_who(job, assignment)
             code = _work(job, assignment, inheritance)
     return _leave(job, assignment, inheritance, code)
 
@@ -107,7 +110,7 @@ def run_notice(
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
     if not settle_in(calls, inheritance):
         return ExitCode.STOPPED
-    leave_seat(ending.runtime)
+    ending.runtime.release()
     inheritance.desks.become_worker()
     signals.unblock(inheritance.mask)
     code: int = ExitCode.OK
@@ -136,42 +139,24 @@ def _become_worker(job: Job, desk: int, inheritance: Inheritance) -> bool:
     return alive
 
 
-def take_seat(job: Job, assignment: Assignment) -> None:
-    """Be this worker, as far as memory and environment go.
-
-    In a spare when it is assigned. For all others in the master, before the fork: it does so all the time, and its
-    children need 80 page faults less (measured). No code of the user runs in the master between that and `leave_seat`.
-    """
-    job.runtime.bind(job.binding, assignment)
+def _say_who(job: Job, assignment: Assignment) -> None:
+    job.journal.prefix = f"{job.handler_name} pin={assignment.pin}: "
     os.environ["PYWORKERS_WORKER_PIN"] = str(assignment.pin)
-    os.environ["PYWORKERS_WORKER_HANDLER"] = job.handler_name
+    os.environ["PYWORKERS_WORKER_HANDLER"] = job.variable
 
 
 def _rehearse(job: Job) -> None:
-    """In a spare: do once what its assignment will ask for.
+    """In a spare: do once what its assignment will ask for, with what means nothing to anybody.
 
     The pages that this writes to are copied now and not then (fork(2), copy-on-write): a third of the time from the
     death of a worker to the handler of the next.
     """
-    take_seat(job, Assignment.unpacked(Assignment(Pin(0), 0, 0, None).packed()))
-    # Not `leave_seat`: a stop that has come meanwhile stays.
+    assignment = Assignment.unpacked(Assignment(Pin(0), 0, 0, None).packed())
+    Runtime(Flag()).bind(job.binding, assignment)
+    job.runtime.bind(job.binding, None)
     job.runtime.place.leave()
-    _forget_seat()
-
-
-def leave_seat(runtime: Runtime) -> None:
-    """In the master, at the end of its loop, and in what is no worker: be none."""
-    runtime.release()
-    _forget_seat()
-
-
-def _forget_seat() -> None:
-    os.environ.pop("PYWORKERS_WORKER_PIN", None)
-    os.environ.pop("PYWORKERS_WORKER_HANDLER", None)
-
-
-def _prefix(job: Job, assignment: Assignment) -> str:
-    return f"{job.handler_name} pin={assignment.pin}: "
+    # The spare has a handler, if no PIN.
+    os.environ["PYWORKERS_WORKER_HANDLER"] = job.variable
 
 
 def _leave(job: Job, assignment: Assignment | None, inheritance: Inheritance, code: int) -> int:

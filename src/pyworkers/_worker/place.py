@@ -38,7 +38,7 @@ class Place:
         self.probed = binding.is_watched
 
     def leave(self) -> None:
-        """In a process that the worker forks: it has no place of its own."""
+        """Be in none."""
         self._assignment = self._cells = None
 
     @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """A child's first lines: calls of C functions that the master has made ready, done with every signal blocked.
 
 The order is the point of it: the traps stand before anything is unblocked, so that no signal is lost and none runs the
-master's trap in the wrong process. It is a list of C calls, since each Python function that a child enters, and each
-object that it looks at, is on a page of the master's that the kernel has to copy then.
+master's trap in the wrong process. Nearly all of them are C functions, since each Python function that a child enters,
+and each object that it looks at, is on a page of the master's that the kernel has to copy then.
 """
 
 from __future__ import annotations
@@ -49,27 +49,27 @@ class Inheritance:
 
 def worker_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, *, leads_group: bool) -> Sequence[Call]:
     """In the master, once: return the calls that make a child of it a worker, in the order in which they are done."""
-    return (
-        *_child_calls(traps, inheritance, TERM),
-        # Before any code of the user, so that all of the group can be ended at once.
-        *([(os.setpgid, (0, 0))] if leads_group else []),
-    )
+    # Before any code of the user, such as the destructors among the exit calls: all of the group can be ended at once.
+    return _child_calls(traps, inheritance, TERM, [(os.setpgid, (0, 0))] if leads_group else [])
 
 
 def notice_calls(inheritance: Inheritance) -> Sequence[Call]:
     """In the master, once: return those that make a child of it the teller of a failure."""
     traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
     traps[signal.SIGINT] = signals.IGNORE
-    return _child_calls(signals.plain(traps), inheritance, int(signal.SIGKILL))
+    return _child_calls(signals.plain(traps), inheritance, int(signal.SIGKILL), [])
 
 
-def _child_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, death_signal: int) -> Sequence[Call]:
+def _child_calls(
+    traps: Mapping[int, signals.Trap], inheritance: Inheritance, death_signal: int, own: Sequence[Call]
+) -> Sequence[Call]:
     return (
         *signals.child_calls(traps),
         *process.parent_death_calls(death_signal),
         *((os.close, (descriptor,)) for descriptor in inheritance.dropped),
         *inheritance.channel.child_calls(),
         (os.dup2, (inheritance.null, 0)),
+        *own,
         *_exit_calls(),
     )
 

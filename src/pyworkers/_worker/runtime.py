@@ -103,7 +103,7 @@ class Runtime:
         )
 
     def release(self) -> None:
-        """Be no worker's."""
+        """Be no worker's: in the master between its forks, and in what a worker or the master forks besides."""
         self._binding = self._stop_code = None
         self._flag._pending, self._phase = False, Phase.QUIET
         self.place.leave()
@@ -170,7 +170,8 @@ class Runtime:
 
     def dispatch(self) -> None:
         """The checkpoint's slow path: run what is recorded, raise what is due."""
-        if self._binding is None:
+        if self._binding is None or os.getpid() == self._binding.master:
+            # The second one for a thread of the master, which is bound while it forks.
             return
         ident = get_ident()
         if ident == self._main:
@@ -203,10 +204,9 @@ class Runtime:
             if self._flag._pending:
                 self.dispatch()
             ready, woken = poll(waited, wakeup, deadline)
-            if woken:
-                if ident == self._main:
-                    self._wakeups.drain()
-            elif ready or (deadline is not None and time.monotonic() >= deadline):
+            if woken and ident == self._main:
+                self._wakeups.drain()
+            elif (ready and not woken) or (deadline is not None and time.monotonic() >= deadline):
                 return ready
 
     def stop_all(self, code: int) -> None:
@@ -339,7 +339,7 @@ class Runtime:
 
     def _wakeup_of(self, ident: int) -> int | None:
         """Return what wakes this thread: every signal the main thread, a stop the others."""
-        if self._binding is None:
+        if self._binding is None or os.getpid() == self._binding.master:
             return None
         if ident == self._main:
             return self._wakeups.main()
