@@ -12,7 +12,7 @@ PYTHONS = nox.project.python_versions(PROJECT)
 
 
 # Most of the time a test waits for another process, so there is room for more of them than cores.
-PARALLEL = ("-n", "4")
+PARALLEL = ("-n", "6")
 
 
 def group(name: str) -> tuple[str, ...]:
