@@ -198,6 +198,7 @@ class Bench:
             [sys.executable, "-m", "pyworkers", *arguments],
             cwd=self.directory,
             env={**clean_environment(), **(env or {})},
+            preexec_fn=as_from_a_shell,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

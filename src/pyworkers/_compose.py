@@ -245,8 +245,9 @@ class _Instance:
             return ExitCode.USAGE
         if "logging" in sys.modules:
             self._journal.lead(self._app.log)
-        if (obstacle := self._obstacle()) is not None:
-            return self._not_started(obstacle)
+        if self._audited() and self._plan.instance.strict:
+            return self._not_started("strict is on, and the fork-safety audit has found something")
+        self._look_at_limits()
         # From here on the master writes nothing to them, so no child can write it again.
         try:
             process.flush_standard_streams()
@@ -273,17 +274,19 @@ class _Instance:
         self._log(ERROR, f"not started: {why}")
         return ExitCode.USAGE
 
-    def _obstacle(self) -> str | None:
-        """Warn about what all workers would share, and return why they cannot be forked, if they cannot."""
+    def _audited(self) -> bool:
+        """Warn about what all workers would share, and return whether there is anything."""
         found = _audit.findings(self._plan.run.syslog)
         for finding in found:
             self._log(WARNING, f"fork-safety: {finding}")
-        if found and self._plan.instance.strict:
-            return "strict is on, and the fork-safety audit has found something"
+        return bool(found)
+
+    def _look_at_limits(self) -> None:
+        """Say beforehand which limit of the system is too low. It is no end: workers may finish, limits be raised."""
         pin_count, spare_count = len(self._plan.assignment), len(self._plan.spares())
         # A pipe for each spare; the master is a process, too.
-        why = limits.shortage(pin_count + spare_count + 1, 2 * spare_count)
-        return None if why is None else f"{why}; raise that, or have fewer PINs or spares"
+        for shortage in limits.shortages(pin_count + spare_count + 1, 2 * spare_count):
+            self._log(ERROR, f"{shortage}; raise that, or have fewer PINs or spares: who does not fit waits")
 
     def _loop(self, trapped: MasterSignals, spared: frozenset[Pid] | None) -> int | None:
         """Run the master's loop, or return None where it cannot begin.

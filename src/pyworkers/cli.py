@@ -30,8 +30,8 @@ Signals to the master: TERM stops, workers leave at their next checkpoint; INT t
 QUIT interrupts now and kills after 2 seconds; USR1 and USR2 go to every worker.
 
 Exit codes: 0 all workers ended normally, or stopped gracefully; 1 a PIN has failed, a worker had to be interrupted or
-killed in a stop, or on_stop raised; 2 usage, a bad app, on_start raised, strict has findings, or a limit of the system
-is too low, and no worker was started; 75 another instance holds the lock; or what App.stop_all asked for.
+killed in a stop, or on_stop raised; 2 usage, a bad app, on_start raised, or strict has findings, and no worker was
+started; 75 another instance holds the lock; or what App.stop_all asked for.
 """
 
 

@@ -20,9 +20,8 @@ class ExitCode(enum.IntEnum):
     raised, or a daemon's worker ended before it was ever up.
     Worker: an exception, or a result that is no exit code."""
     USAGE = 2
-    """Master: usage, a bad app, `on_start` raised, `strict` and the fork-safety audit has findings, or a limit of the
-    system is lower than what the instance needs; no worker was started. The code of argparse and of the shell's
-    builtins."""
+    """Master: usage, a bad app, `on_start` raised, `strict` and the fork-safety audit has findings, or no memory for
+    the master; no worker was started. The code of argparse and of the shell's builtins."""
     BUSY = 75
     """Master: another instance holds the lock (`--if-running=fail`, or `wait` ran out). EX_TEMPFAIL of sysexits.h."""
     INTERRUPTED = 131

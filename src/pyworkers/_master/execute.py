@@ -108,6 +108,7 @@ class Executor:
         # OOM kills that no end of a worker was laid to yet, and until when they may be.
         self._oom_count, self._oom_until = 0, 0.0
         self._killed: set[Pin] = set()
+        self._has_forked = False
         self._unsaid: list[tuple[m.Report, Seat | None]] = []
 
     def carry_out(self, effect: m.Effect) -> m.Event | None:
@@ -177,8 +178,10 @@ class Executor:
 
     def speak(self) -> None:
         """Log what has happened. To write a line takes longer than to replace a worker, so that comes first."""
-        # Here code of the user may run, such as a filter of the app's logger.
-        self._crew.release()
+        if self._has_forked:
+            # From here on code of the user may run, such as a filter of the app's logger.
+            self._crew.release()
+            self._has_forked = False
         unsaid, self._unsaid = self._unsaid, []
         for report, seat in unsaid:
             self._crew.log(*describe(report, seat))
@@ -220,6 +223,7 @@ class Executor:
 
     def _spawn(self, pin: Pin, attempt: Attempt) -> m.Event:
         self._crew.clear(pin)
+        self._has_forked = True
         try:
             child_main = self._crew.worker_main(pin, self._previous.get(pin))
             pid = self._kernel.fork(child_main, leader=pin in self._crew.leaders)

@@ -58,6 +58,8 @@ class PosixKernel:
         self._dumps = dumps
         self._brood = process.Brood(spared=spared)
         self._oom_kills = memory.OomKills()
+        # A look at who was suspended that was put off, so that who has ended is replaced first.
+        self._look_owed = False
         self._poller = select.poll()
         for source in (trapped, channel, dumps):
             if source is not None:
@@ -100,14 +102,22 @@ class PosixKernel:
 
         Children are collected before the channel is read: what a worker said before it ended is then always there.
         """
+        suspended = process.suspensions() if self._look_owed else []
+        self._look_owed = False
         timeout_ms = None if timeout_s is None else min(math.ceil(timeout_s * 1000), _TIMEOUT_MAX_MS)
+        if suspended:
+            timeout_ms = 0
         if log_fd is not None:
             self._poller.register(log_fd, select.POLLOUT)
         self._poller.poll(timeout_ms)
         if log_fd is not None:
             self._poller.unregister(log_fd)
         signums = self._signals.take()
-        suspended = process.suspensions() if self._signals.children_changed() else []
         ended = process.collect(self._brood)
+        if self._signals.children_changed():
+            if ended:
+                self._look_owed = True
+            else:
+                suspended += process.suspensions()
         dumped = self._dumps.read() if self._dumps is not None else b""
         return Wake(signums, self._channel.read(), suspended, ended, dumped)

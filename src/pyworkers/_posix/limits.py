@@ -1,7 +1,7 @@
 """What the system allows this process to have: how many processes, and how many descriptors.
 
-A limit that is reached while the instance runs is waited out, since others may leave room. One that is lower than what
-the instance needs from the start never will be, and that is what can be told here.
+A limit that is reached while the instance runs is waited out. One that is lower than what the instance needs is better
+named beforehand: a failed fork(2) says EAGAIN, whichever it was.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ class Limit:
     name: str
 
 
-def shortage(process_count: int, descriptor_count: int) -> str | None:
-    """Say which limit is lower than so many processes in all, and so many more descriptors; None where none is."""
+def shortages(process_count: int, descriptor_count: int) -> Iterator[str]:
+    """Say which limits are lower than so many processes in all, and so many more descriptors."""
     process_limit = min(_of_processes(), default=None, key=lambda limit: limit.value)
     if process_limit is not None and process_limit.value < process_count:
-        return f"{process_count} processes are needed, and {process_limit.name} allows {process_limit.value}"
+        yield f"{process_count} processes are needed, and {process_limit.name} allows {process_limit.value}"
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = _open_count() + _RESERVE + descriptor_count
     if soft != resource.RLIM_INFINITY and soft < needed:
-        return f"{needed} descriptors are needed, and RLIMIT_NOFILE (ulimit -n) allows {soft}"
-    return None
+        yield f"{needed} descriptors are needed, and RLIMIT_NOFILE (ulimit -n) allows {soft}"
 
 
 def _open_count() -> int:

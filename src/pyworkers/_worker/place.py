@@ -6,11 +6,11 @@ Outside a worker there is no place, and everything here is harmless.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Generator
 
 from pyworkers._core.types import Previous
-from pyworkers._posix.cells import Cells
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers.errors import PyworkersError
 
@@ -23,23 +23,23 @@ class Place:
     """
 
     # So that what a worker writes at its start is on one page, which the kernel copies for it.
-    __slots__ = ("_assignment", "_cells", "_inline_pin", "probed")
+    __slots__ = ("_assignment", "_binding", "_inline_pin", "probed")
 
     def __init__(self) -> None:
         self.probed = False
-        self._cells: Cells | None = None
+        self._binding: Binding | None = None
         self._assignment: Assignment | None = None
         self._inline_pin: int | None = None
 
     def take(self, binding: Binding, assignment: Assignment) -> None:
         """Become that of this worker."""
-        self._cells, self._assignment = binding.cells, assignment
+        self._binding, self._assignment = binding, assignment
         # Detection of a hang starts with the first checkpoint, so that one is to leave a beat, unasked.
         self.probed = binding.is_watched
 
     def leave(self) -> None:
         """Be in none."""
-        self._assignment = self._cells = None
+        self._assignment = self._binding = None
 
     @contextlib.contextmanager
     def inline(self, pin: int) -> Generator[None]:
@@ -53,7 +53,8 @@ class Place:
     @property
     def pin(self) -> int | None:
         """The PIN, if this process holds one."""
-        return self._inline_pin if self._assignment is None else self._assignment.pin
+        own = self._own()
+        return self._inline_pin if own is None else own.pin
 
     @property
     def generation(self) -> int:
@@ -62,29 +63,37 @@ class Place:
         Raises:
             PyworkersError: It has none.
         """
-        if self._assignment is None:
+        own = self._own()
+        if own is None:
             return 0
-        if isinstance(self._assignment.generation, PyworkersError):
-            raise self._assignment.generation
-        return self._assignment.generation
+        if isinstance(own.generation, PyworkersError):
+            raise own.generation
+        return own.generation
 
     @property
     def previous(self) -> Previous | None:
         """How the process before this one ended."""
-        return self._assignment.previous if self._assignment else None
+        own = self._own()
+        return None if own is None else own.previous
 
     def unit(self, label: str) -> None:
         """See `App.unit`."""
-        if self._cells is not None and self._assignment is not None:
-            self._cells.write_label(self._assignment.seat, str(label))
+        if self._binding is not None and (own := self._own()) is not None:
+            self._binding.cells.write_label(own.seat, str(label))
 
     def mark(self, done: int, total: int | None) -> None:
         """Note how many items of `track` are done."""
-        if self._cells is not None and self._assignment is not None:
-            self._cells.write_progress(self._assignment.seat, done, total)
+        if self._binding is not None and (own := self._own()) is not None:
+            self._binding.cells.write_progress(own.seat, done, total)
 
     def beat(self) -> None:
         """In the main thread, at a checkpoint: answer the master's probe, if there was one."""
-        if self.probed and self._cells is not None and self._assignment is not None:
+        if self.probed and self._binding is not None and (own := self._own()) is not None:
             self.probed = False
-            self._cells.write_beat(self._assignment.seat, time.monotonic())
+            self._binding.cells.write_beat(own.seat, time.monotonic())
+
+    def _own(self) -> Assignment | None:
+        """Return the assignment, if it is this process's: a thread of the master may look while the master forks."""
+        if self._binding is None or os.getpid() == self._binding.master:
+            return None
+        return self._assignment
