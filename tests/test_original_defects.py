@@ -90,9 +90,10 @@ def test_d5_crash_loop_waits_longer_each_time(bench: Bench) -> None:
     master = bench.start("app = App(backoff=(0.05, 0.2))\n\n@app.worker(pins=0)\ndef work():\n    os._exit(1)\n")
     master.worker(0, attempt=6)
 
-    lines = [found[1] for found in master.matches(r"; respawning (now|in \S+s)")][:5]
-    assert lines[0] == "now"
-    assert all(line.startswith("in ") for line in lines[1:])
+    ends = [found.groups() for found in master.matches(r" after=(\S+)s; respawning (now|in \S+s)")][:5]
+    assert ends[0][1] == "now"
+    # On a loaded machine a worker may live for a second, and then it is none of a crash loop.
+    assert all(follows.startswith("in ") or float(lifetime) >= 1.0 for lifetime, follows in ends[1:])
     assert master.stop() == 0
 
 
