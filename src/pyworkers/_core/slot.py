@@ -120,8 +120,8 @@ class Slot:
             case Starting() | Finished() | Failed() | Abandoned():
                 return []
 
-    def hear(self, event: WorkerEvent, now: float, *, stopping: bool) -> list[Effect]:
-        """Take news of the worker; `stopping` says whether the instance still replaces those who end."""
+    def hear(self, event: WorkerEvent, now: float) -> list[Effect]:
+        """Take news of the worker."""
         state = self.state
         if not isinstance(state, ProcessState):
             return [m.EventIgnored(event, f"no process in state {type(state).__name__}")]
@@ -129,7 +129,7 @@ class Slot:
             return [m.EventIgnored(event, f"attempt {state.attempt} is current")]
         match event, state:
             case m.WorkerExited(status=status), _:
-                return self._exit(state, status, now, stopping=stopping)
+                return self._exit(state, status, now)
             case m.Spawned(), Starting(confirmed=False):
                 self.state = Starting(state.attempt, now, confirmed=True)
                 return [m.WorkerStarted(event.pin, event.attempt)]
@@ -262,7 +262,7 @@ class Slot:
         rungs = policy.quick_ladder(now, now + self.plan.stop_timeout)
         return self._climb(state, rungs, now, Purpose.HANG)
 
-    def _exit(self, state: ProcessState, status: ExitStatus, now: float, *, stopping: bool) -> list[Effect]:
+    def _exit(self, state: ProcessState, status: ExitStatus, now: float) -> list[Effect]:
         code = status.code if isinstance(status, Exited) else None
         normal = code in self.plan.normal_exit_codes
         purpose = state.purpose if isinstance(state, Stopping | Killing) else None
@@ -270,7 +270,7 @@ class Slot:
             purpose = Purpose.HANG
         asked = purpose in (Purpose.RECYCLE, Purpose.GROUP)
         # A spare is stopped before the instance, when no PIN is left that could need it.
-        stopping = stopping or purpose is Purpose.STOP or isinstance(state, Abandoned)
+        stopping = purpose is Purpose.STOP or isinstance(state, Abandoned)
         lifetime_s, delay_s = now - state.spawned_at, 0.0
         given_up = None
         if stopping or (normal and self.plan.restart is not Restart.ALWAYS):

@@ -130,7 +130,7 @@ class Supervisor:
         if slot is None:
             return [m.EventIgnored(event, "no such PIN")]
         before, was_up = slot.state, slot.ever_up
-        effects = slot.hear(event, self._now, stopping=self._stop_kind is not None)
+        effects = slot.hear(event, self._now)
         self._settle(slot, before)
         if is_spare(event.pin):
             return effects
