@@ -53,7 +53,8 @@ class App(Flag):
             checkpoint, by default found out); `hang_timeout` (the longest time between two checkpoints), `max_runtime`
             (seconds) and `max_rss` (private memory, in bytes or "300M"), all off by default; `kill_group` (whether
             what a worker has started ends with it, by default True); `group` (a name) and `strategy` ("one" by
-            default; "all" restarts all of the group when one fails).
+            default; "all" restarts all of the group when one fails); `spares` (processes of each handler that have run
+            `on_worker_warm` and wait for a PIN, by default 0).
 
     Raises:
         DeclarationError: An option is unknown or has a bad value.
