@@ -48,8 +48,8 @@ def test_who_joins_twice_waits_once_at_the_first_place() -> None:
     assert turns.take() is None
 
 
-def test_who_has_the_turn_does_not_join_again() -> None:
-    """The holder of the turn is not put in line for a second one."""
+def test_who_has_the_turn_gets_no_second_one() -> None:
+    """The holder of the turn may join again, and leaves once for both."""
     turns = _line(P0)
     turns.take()
     turns.join("a", P0)

@@ -16,12 +16,11 @@ class Turns:
         self._holders: dict[Hashable, Pin] = {}
 
     def join(self, key: Hashable, pin: Pin) -> None:
-        """Wait for the turn, if it is not this PIN's already."""
-        if self._holders.get(key) != pin:
-            self._waiting.setdefault(key, {})[pin] = None
+        """Wait for the turn. Who has it may wait for it as well: both end with `leave`."""
+        self._waiting.setdefault(key, {})[pin] = None
 
     def leave(self, key: Hashable, pin: Pin) -> None:
-        """End the turn, if it is this PIN's, or stop waiting for it."""
+        """End the turn, if it is this PIN's, and stop waiting for it."""
         if self._holders.get(key) == pin:
             del self._holders[key]
         waiting = self._waiting.get(key, {})
