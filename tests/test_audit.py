@@ -96,12 +96,12 @@ def test_fresh_interpreter_has_no_finding(what: str) -> None:
     assert audited(f"import {what}") == []
 
 
-def test_findings_stand_in_a_fixed_order_on_one_line_each() -> None:
+def test_findings_stand_in_a_fixed_order_on_one_line_each(tmp_path: Path) -> None:
     """Threads, sockets, databases, generators; a name that holds a line break stays on its line."""
-    found = audited("""
-        import random, socket, tempfile, threading
+    found = audited(f"""
+        import random, socket, threading
         rng = random.Random()
-        databases = [tempfile.NamedTemporaryFile(suffix=suffix) for suffix in (".sqlite", "\\n.db")]
+        databases = [open({str(tmp_path)!r} + name, "wb") for name in ("/a.sqlite", "/b\\n.db")]
         pair = socket.socketpair()
         for name in ("two\\nlines", "one"):
             threading.Thread(target=threading.Event().wait, name=name, daemon=True).start()
