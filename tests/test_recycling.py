@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -11,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from control_groups import little_memory
 from helpers import Bench, as_from_a_shell, state, until
-from pyworkers._posix.memory import OomKills
 
 TELL = """
 @app.on_failure
@@ -251,50 +250,11 @@ def test_kernel_shall_take_a_worker_rather_than_its_master(bench: Bench, given: 
 GROUP_BYTES = 128 << 20
 
 
-def limit(group: Path) -> None:
-    """Give a control group little memory, and no swap where the kernel accounts for that."""
-    if (group / "memory.max").exists():
-        (group / "memory.max").write_text(str(GROUP_BYTES))
-        swap, swap_bytes = group / "memory.swap.max", 0
-    else:
-        (group / "memory.limit_in_bytes").write_text(str(GROUP_BYTES))
-        swap, swap_bytes = group / "memory.memsw.limit_in_bytes", GROUP_BYTES
-    if swap.exists():
-        swap.write_text(str(swap_bytes))
-
-
-def removed(group: Path) -> bool:
-    """Whether the group is gone; whoever is left in it is one of ours."""
-    for pid in (group / "cgroup.procs").read_text().split():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    # EBUSY as long as a process in it has not been reaped.
-    with contextlib.suppress(OSError):
-        group.rmdir()
-    return not group.exists()
-
-
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A control group with little memory; processes enter it by a write to its cgroup.procs."""
-    counter = Path(OomKills()._path)
-    if counter.name not in {"memory.events", "memory.oom_control"}:
-        pytest.skip("we are in no control group with a memory controller")
-    # cgroups(7), "no internal processes": in version 2 a group with processes has no limited groups beneath it.
-    place = counter.parent.parent if counter.name == "memory.events" else counter.parent
-    made = place / f"pyworkers-instance-{os.getpid()}"
-    try:
-        made.mkdir()
-    except OSError as error:
-        pytest.skip(f"cannot make a control group in {place}: {error.strerror}")
-    try:
-        try:
-            limit(made)
-        except OSError as error:
-            pytest.skip(f"cannot limit the memory of a control group in {place}: {error.strerror}")
+    with little_memory(GROUP_BYTES) as made:
         yield made
-    finally:
-        until(lambda: removed(made), f"the end of {made}")
 
 
 def test_oom_kill_of_a_worker_is_named_and_survived(bench: Bench, group: Path) -> None:

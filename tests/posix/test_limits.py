@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, until
+from control_groups import few_processes
+from helpers import Bench
 from pyworkers._posix import cgroups, limits
 
 MANY = 10**9
@@ -116,34 +117,11 @@ print(any(limit.name == "RLIMIT_NPROC (ulimit -u)" and limit.value == 50 for lim
     assert done.stdout.strip() == str(binds)
 
 
-def made_group() -> Path | None:
-    """Make a control group that allows 20 processes, wherever that is allowed."""
-    for place in cgroups.places("pids"):
-        made = Path(place.point + place.group) / f"pyworkers-limits-{os.getpid()}"
-        try:
-            made.mkdir()
-        except OSError:
-            continue
-        try:
-            (made / "pids.max").write_text("20")
-        except OSError:
-            made.rmdir()
-            continue
-        return made
-    return None
-
-
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A control group that allows 20 processes; who writes to its cgroup.procs enters it."""
-    made = made_group()
-    if made is None:
-        pytest.skip("cannot make a control group that limits processes")
-    try:
+    with few_processes(20) as made:
         yield made
-    finally:
-        until(lambda: not (made / "cgroup.procs").read_text(), f"the end of all in {made}")
-        made.rmdir()
 
 
 def test_control_group_that_cannot_hold_all_is_named_and_the_last_waits_for_room(group: Path, bench: Bench) -> None:

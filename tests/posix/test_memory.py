@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
 import resource
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from control_groups import little_memory
 from helpers import PATIENCE_S, state, until
 from pyworkers._core.types import Pid
 from pyworkers._posix import cgroups, memory, process, signals
@@ -342,54 +342,13 @@ def test_system_without_any_facts_is_harmless(monkeypatch: pytest.MonkeyPatch, t
 # Real kills, in a control group of our own with little memory.
 
 GROUP_BYTES = 512 * MB
-numbers = itertools.count()
-
-
-def limit(group: Path) -> None:
-    """Give a group little memory, and no swap where the kernel accounts for that."""
-    if (group / "memory.max").exists():
-        (group / "memory.max").write_text(str(GROUP_BYTES))
-        swap, swap_bytes = group / "memory.swap.max", 0
-    else:
-        (group / "memory.limit_in_bytes").write_text(str(GROUP_BYTES))
-        swap, swap_bytes = group / "memory.memsw.limit_in_bytes", GROUP_BYTES
-    if swap.exists():
-        swap.write_text(str(swap_bytes))
-
-
-def removed(group: Path) -> bool:
-    """Whether the group is gone; whoever is left in it is one of ours."""
-    for pid in (group / "cgroup.procs").read_text().split():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    # EBUSY as long as a process in it has not been reaped, by whomever.
-    with contextlib.suppress(OSError):
-        group.rmdir()
-    return not group.exists()
 
 
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A control group with little memory; processes enter it by a write to its cgroup.procs."""
-    counter = Path(OomKills()._path)
-    if counter.name not in {"memory.events", "memory.oom_control"}:
-        pytest.skip("we are in no control group with a memory controller")
-    # cgroups(7), "no internal processes": in version 2 a group with processes has no limited groups beneath it, so
-    # ours goes beside the own one. In version 1 it goes beneath it, where all limits that we are under still hold.
-    place = counter.parent.parent if counter.name == "memory.events" else counter.parent
-    made = place / f"pyworkers-test-{os.getpid()}-{next(numbers)}"
-    try:
-        made.mkdir()
-    except OSError as error:
-        pytest.skip(f"cannot make a control group in {place}: {error.strerror}")
-    try:
-        try:
-            limit(made)
-        except OSError as error:
-            pytest.skip(f"cannot limit the memory of a control group in {place}: {error.strerror}")
+    with little_memory(GROUP_BYTES) as made:
         yield made
-    finally:
-        until(lambda: removed(made), f"the end of {made}")
 
 
 @pytest.fixture
