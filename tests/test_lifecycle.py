@@ -409,7 +409,7 @@ def test_on_stop_that_raises_is_a_failure(bench: Bench) -> None:
 
 
 def test_on_failure_is_told_of_each_abnormal_end(bench: Bench) -> None:
-    """A record for each, in a process of its own, with an exception of one function kept from the next."""
+    """A record for each, in a process that is no worker, with an exception of one function kept from the next."""
     master = bench.start(
         """
         app = App()
@@ -421,7 +421,8 @@ def test_on_failure_is_told_of_each_abnormal_end(bench: Bench) -> None:
         @app.on_failure
         def tell(record) -> None:
             with (here / "told").open("a") as out:
-                out.write(f"{record.pin} {record.handler} {record.cause} {record.attempt} {os.getppid()}\\n")
+                who = (app.pin, os.environ.get("PYWORKERS_WORKER_PIN"), os.environ.get("PYWORKERS_WORKER_HANDLER"))
+                out.write(f"{record.pin} {record.handler} {record.cause} {record.attempt} {os.getppid()} {who}\\n")
 
         @app.worker(pins=7)
         def work() -> None:
@@ -436,8 +437,8 @@ def test_on_failure_is_told_of_each_abnormal_end(bench: Bench) -> None:
 
     assert master.wait() == 0
     assert bench.read("told").splitlines() == [
-        f"7 work signal=SIGSEGV 1 {master.pid}",
-        f"7 work exit=41 2 {master.pid}",
+        f"7 work signal=SIGSEGV 1 {master.pid} (None, None, None)",
+        f"7 work exit=41 2 {master.pid} (None, None, None)",
     ]
     assert len(master.matches("RuntimeError: no mail server")) == 2
 

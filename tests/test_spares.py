@@ -248,7 +248,7 @@ def work(pin):
 
 
 def test_spare_is_nobody_and_then_who_it_was_told_to_be(bench: Bench) -> None:
-    """PIN, generation, previous, unit and environment: none in the warm-up, and those of the PIN after it."""
+    """PIN, generation, previous and unit: none in the warm-up, and those of the PIN after it; a handler it always has."""
     master = bench.start(app('spares=1, lock_file=here / "lock"', WHO))
     first = master.worker(4)
     until(lambda: len(begun(bench)) == 2, "both handlers")
@@ -261,7 +261,7 @@ def test_spare_is_nobody_and_then_who_it_was_told_to_be(bench: Bench) -> None:
 
     told = bench.read("who")
     for pid, unit in ((taken, f"unit of {first}"), (follower, "")):
-        assert f"{pid} warm None 0 None None None\n" in told
+        assert f"{pid} warm None 0 None None work\n" in told
         previous = ("signal=SIGKILL", unit)
         assert re.search(rf"{pid} work 4 [1-9]\d* {re.escape(str(previous))} 4 work\n", told), told
     numbers = [int(number) for number in bench.read("generations").split()]

@@ -38,8 +38,8 @@ class Stage:
         self.lines: list[str] = []
         self.beat_at: float | None = None
         crew = Crew(
-            worker_main=lambda _pin, _previous: lambda: 0,
-            assign=lambda _spare, _pin, _previous: None,
+            worker_main=lambda _pin, _attempt, _previous: lambda: 0,
+            assign=lambda _spare, _pin, _attempt, _previous: None,
             release=lambda: None,
             notice_main=None,
             handlers={plan.pin: "work" for plan in plans},
@@ -52,7 +52,8 @@ class Stage:
         )
         core = Supervisor(plans, jitter=lambda delay_s: delay_s)
         self.journal = Journal(StderrSink("test"))
-        self.loop = Loop(core, self.kernel, Executor(self.kernel, crew), self.journal)
+        self.executor = Executor(self.kernel, crew)
+        self.loop = Loop(core, self.kernel, self.executor, self.journal)
 
     def run(self, *scripts: Callable[[], None]) -> int:
         self.kernel.scripts = list(scripts)
@@ -61,13 +62,17 @@ class Stage:
         finally:
             self.journal.close()
 
+    def says(self, pid: Pid, word: Word, number: int = 0) -> None:
+        """Let a worker say something."""
+        self.kernel.tell(Told(*self.executor._by_pid[pid], word, number))
+
     def live(self) -> list[Pid]:
         return sorted(self.kernel.live)
 
     def up(self) -> None:
         """All say that they are up, and have passed a checkpoint."""
         for pid in self.live():
-            self.kernel.tell(Told(pid, Word.UP, 0))
+            self.says(pid, Word.UP)
         self.beat_at = self.kernel.time
 
     def beat(self) -> None:
@@ -126,7 +131,7 @@ def test_late_master_recycles_one_pin_of_a_handler_at_a_time() -> None:
 
     def come_up() -> None:
         for pid in stage.live()[-2:]:
-            stage.kernel.tell(Told(pid, Word.UP, 0))
+            stage.says(pid, Word.UP)
 
     stage.run(stage.up, stage.sleep, *[leave, come_up] * 4, stage.end_all)
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_kernel import FakeKernel
 from pyworkers._core import policy
 from pyworkers._core.supervisor import Supervisor
-from pyworkers._core.types import Exited, FailureRecord, Pid, Pin, Previous, Signaled, SlotPlan
+from pyworkers._core.types import Attempt, Exited, FailureRecord, Pid, Pin, Previous, Signaled, SlotPlan
 from pyworkers._logs import Journal
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
@@ -33,7 +33,7 @@ class Stage:
         self.told: list[FailureRecord] = []
         crew = Crew(
             worker_main=self.worker_main,
-            assign=lambda _spare, _pin, _previous: None,
+            assign=lambda _spare, _pin, _attempt, _previous: None,
             release=lambda: None,
             notice_main=self.notice_main,
             handlers={plan.pin: "work" for plan in plans},
@@ -46,9 +46,10 @@ class Stage:
         )
         core = Supervisor(plans, jitter=lambda delay_s: delay_s)
         self.journal = Journal(StderrSink("test"))
-        self.loop = Loop(core, self.kernel, Executor(self.kernel, crew), self.journal)
+        self.executor = Executor(self.kernel, crew)
+        self.loop = Loop(core, self.kernel, self.executor, self.journal)
 
-    def worker_main(self, _pin: Pin, previous: Previous | None):
+    def worker_main(self, _pin: Pin, _attempt: Attempt, previous: Previous | None):
         self.previous.append(previous)
         return lambda: 0
 
@@ -64,12 +65,16 @@ class Stage:
         finally:
             self.journal.close()
 
+    def says(self, pid: Pid, word: Word, number: int = 0) -> None:
+        """Let a worker say something."""
+        self.kernel.tell(Told(*self.executor._by_pid[pid], word, number))
+
     def newest(self) -> Pid:
         return max(self.kernel.live)
 
     def up(self) -> None:
         for pid in sorted(self.kernel.live):
-            self.kernel.tell(Told(pid, Word.UP, 0))
+            self.says(pid, Word.UP)
 
     def beat(self) -> None:
         for pin in range(9):

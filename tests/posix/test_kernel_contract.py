@@ -15,10 +15,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "master"))
 from fake_kernel import FakeKernel
 from helpers import alive, state, until
-from pyworkers._core.types import Exited, ExitStatus, Pid, Signaled, Vanished
+from pyworkers._core.types import Attempt, Exited, ExitStatus, Pid, Pin, Signaled, Vanished
 from pyworkers._master.execute import Kernel
 from pyworkers._posix import process
-from pyworkers._posix.channel import Channel, Word
+from pyworkers._posix.channel import Channel, Told, Word
 from pyworkers._posix.kernel import PosixKernel, Wake
 from pyworkers._posix.signals import MasterSignals
 
@@ -135,22 +135,19 @@ def test_what_a_child_said_comes_with_or_before_its_end(real: PosixKernel, chann
     """Collected first, read second: a record is never later than the exit of who wrote it."""
 
     def child() -> int:
-        channel.tell(Word.UP)
-        channel.tell(Word.STOP_ALL, 77)
+        channel.tell(Told(Pin(2), Attempt(3), Word.UP).packed())
+        channel.tell(Told(Pin(2), Attempt(3), Word.STOP_ALL, 77).packed())
         return 0
 
     for _ in range(100):
-        pid = real.fork(child, leader=False)
+        real.fork(child, leader=False)
         told = []
         ended: list[tuple[Pid, ExitStatus]] = []
         while not ended:
             wake = real.wait(None, None)
             records, ended = wake.told, wake.ended
             told += records
-        assert [(record.pid, record.word, record.number) for record in told] == [
-            (pid, Word.UP, 0),
-            (pid, Word.STOP_ALL, 77),
-        ]
+        assert told == [Told(Pin(2), Attempt(3), Word.UP), Told(Pin(2), Attempt(3), Word.STOP_ALL, 77)]
 
 
 def test_what_a_child_says_while_we_collect_comes_with_its_end(
@@ -161,7 +158,7 @@ def test_what_a_child_says_while_we_collect_comes_with_its_end(
 
     def child() -> int:
         os.read(reader, 1)
-        channel.tell(Word.UP)
+        channel.tell(Told(Pin(2), Attempt(3), Word.UP).packed())
         return 0
 
     pid = real.fork(child, leader=False)
@@ -183,14 +180,14 @@ def test_what_a_child_says_while_we_collect_comes_with_its_end(
 
 
 @pytest.mark.parametrize(
-    "noise", [b"", b"pw", b"garbage" * 999, b"pw\x09\x00\x01\x00\x00\x00", b"pw\x01\x00\x00\x00\x00\x00"]
+    "noise", [b"", b"pw", b"garbage" * 999, b"pw\x09" + bytes(12) + b"\x01", b"pw\x01" + bytes(13)]
 )
 def test_noise_in_the_channel_is_dropped(channel: Channel, noise: bytes) -> None:
     """G11: control messages that nobody of us wrote have no effect, and hide none that follows."""
     os.write(channel._writer, noise)
-    channel.tell(Word.UP)
+    channel.tell(Told(Pin(2), Attempt(3), Word.UP).packed())
 
-    assert [(told.pid, told.word) for told in channel.read()] == [(os.getpid(), Word.UP)]
+    assert channel.read() == [Told(Pin(2), Attempt(3), Word.UP)]
 
 
 def test_fork_leaves_no_signal_blocked_and_no_trap_in_the_wrong_process(real: PosixKernel) -> None:

@@ -176,7 +176,7 @@ def test_without_descriptors_nothing_is_known_and_nothing_raised(child: Callable
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
         starved = OomKills().new_count()
-        memory.invite_oom_killer(b"1000")
+        memory.invite_oom_killer(Pid(os.getpid()), b"1000")
         answers = [memory.private_bytes(Pid(os.getpid()), 0), memory.worker_oom_score(), kills.new_count(), starved]
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         return [*answers, kills.new_count()]
@@ -335,8 +335,15 @@ def test_system_without_any_facts_is_harmless(monkeypatch: pytest.MonkeyPatch, t
 
     assert OomKills().new_count() == 0
     assert memory.worker_oom_score() == b""
-    memory.invite_oom_killer(b"")
-    memory.invite_oom_killer(b"100")
+    memory.invite_oom_killer(Pid(os.getpid()), b"")
+
+
+def test_nobody_is_invited_who_is_gone(child: Callable[..., Child]) -> None:
+    """A pid that nobody has is no error."""
+    worker = child()
+    worker.reap()
+
+    memory.invite_oom_killer(worker.pid, b"100")
 
 
 # Real kills, in a control group of our own with little memory.
@@ -397,7 +404,6 @@ def larger_master(invitation: bytes) -> int:
 
     def worker() -> int:
         process.die_with_parent(ours, signal.SIGKILL)
-        memory.invite_oom_killer(invitation)
         # Half of what an invitation forgives less than the master gets, so that neither test rests on the kernel's
         # counters, which are some megabytes late.
         eaten = bytearray(b"x") * (GROUP_BYTES * 19 // 40)
@@ -406,6 +412,7 @@ def larger_master(invitation: bytes) -> int:
         return len(eaten) % 2
 
     pid = forked(worker)
+    memory.invite_oom_killer(pid, invitation)
     os.read(reader, 1)
     eaten: list[bytearray] = []
     while not kills.new_count():
@@ -435,11 +442,10 @@ def own_score() -> int:
 
 @needs_proc
 def test_child_has_its_parents_score_and_a_hundred(child: Callable[..., Child]) -> None:
-    """The invitation raises the child's own score, and leaves the parent's alone."""
+    """The invitation raises the child's score, and leaves the parent's alone."""
     before = own_score()
-    score = memory.worker_oom_score()
-    worker = child(lambda: memory.invite_oom_killer(score), own_score)
-    worker.step()
+    worker = child(own_score)
+    memory.invite_oom_killer(worker.pid, memory.worker_oom_score())
 
     assert worker.step() == min(before + 100, 1000)
     assert own_score() == before
@@ -452,7 +458,7 @@ def test_score_is_capped_at_what_the_kernel_takes(child: Callable[..., Child]) -
     def master() -> object:
         Path("/proc/self/oom_score_adj").write_text("950")
         score = memory.worker_oom_score()
-        memory.invite_oom_killer(score)
+        memory.invite_oom_killer(Pid(os.getpid()), score)
         return score, own_score()
 
     assert child(master).step() == (b"1000", 1000)
@@ -466,7 +472,7 @@ def test_score_that_the_kernel_refuses_has_no_effect(child: Callable[..., Child]
     def refused() -> object:
         before = own_score(), os.dup(0)
         os.close(before[1])
-        memory.invite_oom_killer(score)
+        memory.invite_oom_killer(Pid(os.getpid()), score)
         return (own_score(), os.dup(0)) == before
 
     assert child(refused).step() is True

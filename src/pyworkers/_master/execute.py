@@ -79,8 +79,8 @@ class Crew:
         log: Takes a level and a line.
     """
 
-    worker_main: Callable[[Pin, Previous | None], Callable[[], int]]
-    assign: Callable[[Pin, Pin, Previous | None], None]
+    worker_main: Callable[[Pin, Attempt, Previous | None], Callable[[], int]]
+    assign: Callable[[Pin, Pin, Attempt, Previous | None], None]
     release: Callable[[], None]
     notice_main: Callable[[FailureRecord], Callable[[], int]] | None
     handlers: Mapping[Pin, str]
@@ -225,7 +225,7 @@ class Executor:
         self._crew.clear(pin)
         self._has_forked = True
         try:
-            child_main = self._crew.worker_main(pin, self._previous.get(pin))
+            child_main = self._crew.worker_main(pin, attempt, self._previous.get(pin))
             pid = self._kernel.fork(child_main, leader=pin in self._crew.leaders)
         except OSError as error:
             return m.SpawnFailed(pin, attempt, os.strerror(error.errno or 0))
@@ -235,7 +235,7 @@ class Executor:
 
     def _assign(self, pin: Pin, attempt: Attempt, spare: Pin) -> m.Event:
         self._crew.clear(pin)
-        self._crew.assign(spare, pin, self._previous.get(pin))
+        self._crew.assign(spare, pin, attempt, self._previous.get(pin))
         pid = self._by_pin.pop(spare)
         self._by_pid[pid] = (pin, attempt)
         self._by_pin[pin] = pid
@@ -246,15 +246,13 @@ class Executor:
             self._kernel.send(self._by_pin[pin], signum)
 
     def _told(self, told: Told) -> list[m.Event]:
-        seat = self._by_pid.get(told.pid)
-        if seat is None:
-            # A process that the worker forked, or noise: nobody whom we gave a PIN.
+        pin, attempt, pid = told.pin, told.attempt, self._by_pin.get(told.pin)
+        if pid is None or self._by_pid.get(pid) != (pin, attempt):
+            # Noise: nobody who is there.
             return []
-        pin, attempt = seat
         if told.word is told.word.UP:
             return [m.WorkerUp(pin, attempt)]
-        reason = f"stop_all {named(pin)} pid={told.pid}"
-        return [m.StopRequested(m.StopKind.GRACEFUL, reason, told.number)]
+        return [m.StopRequested(m.StopKind.GRACEFUL, f"stop_all {named(pin)} pid={pid}", told.number)]
 
     def _signaled(self, signum: int) -> list[m.Event]:
         match signum:

@@ -12,10 +12,10 @@ import os
 import struct
 
 from pyworkers._core.records import record
-from pyworkers._core.types import Pid
+from pyworkers._core.types import Attempt, Pin
 from pyworkers._posix.signals import Call
 
-_RECORD = struct.Struct("=2sBBI")
+_RECORD = struct.Struct("=2sBBIQ")
 _MAGIC = b"pw"
 
 
@@ -28,11 +28,16 @@ class Word(enum.IntEnum):
 
 @record
 class Told:
-    """One record: who said it, what, and a number that goes with it (the exit code of `stop_all`)."""
+    """One record: which worker said it, what, and a number that goes with it (the exit code of `stop_all`)."""
 
-    pid: Pid
+    pin: Pin
+    attempt: Attempt
     word: Word
-    number: int
+    number: int = 0
+
+    def packed(self) -> bytes:
+        """Return what the worker writes."""
+        return _RECORD.pack(_MAGIC, self.word, self.number, self.pin, self.attempt)
 
 
 class Channel:
@@ -55,11 +60,11 @@ class Channel:
         """Return what a child does: drop the reading end, so that a write fails once the master is gone."""
         return [(os.close, (self._reader,))]
 
-    def tell(self, word: Word, number: int = 0) -> None:
-        """In the worker: say it to the master, if there is still one."""
+    def tell(self, record: bytes) -> None:
+        """In the worker: say a packed record to the master, if there is still one."""
         # No contextlib.suppress: this is on the way of every start, where each further function costs pages.
         try:
-            os.write(self._writer, _RECORD.pack(_MAGIC, word, number, os.getpid()))
+            os.write(self._writer, record)
         except BrokenPipeError:
             return
 
@@ -80,9 +85,9 @@ def _parse(data: bytes) -> list[Told]:
     told: list[Told] = []
     position = data.find(_MAGIC)
     while position >= 0 and position + _RECORD.size <= len(data):
-        _, word, number, pid = _RECORD.unpack_from(data, position)
-        if word in Word._value2member_map_ and pid:
-            told.append(Told(Pid(pid), Word(word), number))
+        _, word, number, pin, attempt = _RECORD.unpack_from(data, position)
+        if word in Word._value2member_map_ and attempt:
+            told.append(Told(Pin(pin), Attempt(attempt), Word(word), number))
             position += _RECORD.size
         else:
             position += 1

@@ -58,6 +58,7 @@ class PosixKernel:
         self._dumps = dumps
         self._brood = process.Brood(spared=spared)
         self._oom_kills = memory.OomKills()
+        self._oom_score = memory.worker_oom_score()
         # A look at who was suspended that was put off, so that who has ended is replaced first.
         self._look_owed = False
         self._poller = select.poll()
@@ -79,6 +80,7 @@ class PosixKernel:
                 self._brood.leaders.add(pid)
         finally:
             signals.unblock(mask)
+        memory.invite_oom_killer(pid, self._oom_score)
         return pid
 
     def send(self, pid: Pid, signum: int) -> None:

@@ -6,6 +6,7 @@ nothing and says so, and raises nothing. None of them decides what too much memo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -103,21 +104,18 @@ def worker_oom_score() -> bytes:
     return b"%d" % min(own + _INVITATION, _SCORE_MAX)
 
 
-def invite_oom_killer(score: bytes) -> None:
-    """In the child: let the kernel, when memory runs out, take this process rather than the master.
+def invite_oom_killer(pid: Pid, score: bytes) -> None:
+    """In the master: let the kernel, when memory runs out, take this child rather than the master.
 
-    Raising one's own score needs no privilege: proc(5). It would be cheaper if the master raised its own around the
-    fork, but a fork needs memory, and that is when the killer may choose.
+    To raise a score needs no privilege: proc(5). The child itself would need 23 page faults for it. If the master
+    raised its own around the fork instead, the killer could choose it: a fork needs memory.
     """
     if not score:
         return
-    # It runs after every fork, and each function that the child calls first costs page faults of its own:
-    # contextlib.suppress doubled the time.
-    try:
-        descriptor = os.open(_OWN_SCORE, os.O_WRONLY)
+    # A child that runs as another user by now: see proc(5), /proc/PID, on its owner.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
         try:
             os.write(descriptor, score)
         finally:
             os.close(descriptor)
-    except OSError:
-        return

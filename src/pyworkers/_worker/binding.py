@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 
 from pyworkers._core.records import record
-from pyworkers._core.types import Pid, Pin, Previous
+from pyworkers._core.types import Attempt, Pid, Pin, Previous
 from pyworkers._posix import signals
 from pyworkers._posix.cells import Cells
 from pyworkers._posix.channel import Channel
@@ -46,6 +46,7 @@ class Assignment:
     """
 
     pin: Pin
+    attempt: Attempt
     seat: int
     generation: int | PyworkersError
     previous: Previous | None
@@ -55,16 +56,16 @@ class Assignment:
         generation, last = self.generation, self.previous
         number = (type(generation).__name__, str(generation)) if isinstance(generation, Exception) else generation
         previous = None if last is None else (last.cause, last.attempt, last.unit)
-        return marshal.dumps((self.pin, self.seat, number, previous))
+        return marshal.dumps((self.pin, self.attempt, self.seat, number, previous))
 
     @classmethod
     def unpacked(cls, data: bytes) -> Assignment:
         """Return what was packed by the same program."""
-        told: tuple[Pin, int, int | tuple[str, str], tuple[str, int, str] | None]
+        told: tuple[Pin, Attempt, int, int | tuple[str, str], tuple[str, int, str] | None]
         told = marshal.loads(data)  # noqa: S302  (from our own master, by a pipe)
-        pin, seat, number, last = told
+        pin, attempt, seat, number, last = told
         generation = number if isinstance(number, int) else _FAULTS[number[0]](number[1])
-        return cls(pin, seat, generation, None if last is None else Previous(*last))
+        return cls(pin, attempt, seat, generation, None if last is None else Previous(*last))
 
 
 @record

@@ -13,13 +13,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from pyworkers._core.records import record
 from pyworkers._core.typed import cast
-from pyworkers._core.types import Pin
+from pyworkers._core.types import Attempt, Pin
 from pyworkers._logs import ERROR, Journal
-from pyworkers._posix import memory, process, signals
-from pyworkers._posix.channel import Word
+from pyworkers._posix import process, signals
+from pyworkers._posix.channel import Told, Word
 from pyworkers._posix.signals import Call
 from pyworkers._worker.binding import Assignment, Binding
-from pyworkers._worker.flag import Flag
 from pyworkers._worker.outcome import code_of_exception, exit_code_of
 from pyworkers._worker.prologue import TERM, Inheritance, settle_in
 from pyworkers._worker.runtime import Runtime
@@ -28,6 +27,9 @@ from pyworkers.errors import ExitCode, Stop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+PIN_VARIABLE = "PYWORKERS_WORKER_PIN"
+HANDLER_VARIABLE = "PYWORKERS_WORKER_HANDLER"
 
 PinFunction = Callable[[int], object]
 """A user's function, whether it was declared with the `pin` parameter or without."""
@@ -70,19 +72,26 @@ class Job:
     journal: Journal
 
 
-def run_worker(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
-    """Live as the worker of a PIN, to which the master has bound the runtime, and return the exit code."""
+def run_worker(job: Job, assignment: Assignment, up: bytes, inheritance: Inheritance) -> int:
+    """Live as the worker of a PIN, to which the master has bound the runtime, and return the exit code.
+
+    Args:
+        job: What it has in common with the other workers of its handler.
+        assignment: What it has to itself.
+        up: The record that says that it is up.
+        inheritance: What it has from the master.
+    """
     if not _become_worker(job, -1, inheritance):
         return ExitCode.STOPPED
-    _say_who(job, assignment)
+    job.journal.prefix = f"{job.handler_name} pin={assignment.pin}: "
     signals.unblock(inheritance.mask)
     code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
-        code = _work(job, assignment, inheritance)
+        code = _work(job, assignment, up, inheritance)
     return _leave(job, assignment, inheritance, code)
 
 
-def run_spare(job: Job, desk: int, inheritance: Inheritance) -> int:
+def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
     """Live as a spare until its assignment is read from the `desk`, then as a worker, and return the exit code."""
     if not _become_worker(job, desk, inheritance):
         return ExitCode.STOPPED
@@ -92,15 +101,13 @@ def run_spare(job: Job, desk: int, inheritance: Inheritance) -> int:
     code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
         _rehearse(job)
-        inheritance.channel.tell(Word.UP)
+        inheritance.channel.tell(up)
         told = job.runtime.park(desk)
         os.close(desk)
         code = ExitCode.STOPPED
         if told:
             assignment = Assignment.unpacked(told)
-            job.runtime.bind(job.binding, assignment)
-            _say_who(job, assignment)
-            code = _work(job, assignment, inheritance)
+            code = _work(job, assignment, _take(job, assignment), inheritance)
     return _leave(job, assignment, inheritance, code)
 
 
@@ -110,7 +117,6 @@ def run_notice(
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
     if not settle_in(calls, inheritance):
         return ExitCode.STOPPED
-    ending.runtime.release()
     inheritance.desks.become_worker()
     signals.unblock(inheritance.mask)
     code: int = ExitCode.OK
@@ -134,15 +140,17 @@ def _become_worker(job: Job, desk: int, inheritance: Inheritance) -> bool:
     alive = settle_in(job.calls, inheritance)
     if inheritance.desks.pipes:
         inheritance.desks.become_worker(desk)
-    memory.invite_oom_killer(inheritance.oom_score)
     os.register_at_fork(after_in_child=job.runtime.unbind)
     return alive
 
 
-def _say_who(job: Job, assignment: Assignment) -> None:
+def _take(job: Job, assignment: Assignment) -> bytes:
+    """In a spare: do what the master does before it forks a worker, and return the record that says that it is up."""
+    who = (assignment.pin, assignment.attempt)
+    job.runtime.bind(job.binding, who, assignment)
     job.journal.prefix = f"{job.handler_name} pin={assignment.pin}: "
-    os.environ["PYWORKERS_WORKER_PIN"] = str(assignment.pin)
-    os.environ["PYWORKERS_WORKER_HANDLER"] = job.variable
+    os.environ[PIN_VARIABLE] = str(assignment.pin)
+    return Told(*who, Word.UP).packed()
 
 
 def _rehearse(job: Job) -> None:
@@ -151,12 +159,13 @@ def _rehearse(job: Job) -> None:
     The pages that this writes to are copied now and not then (fork(2), copy-on-write): a third of the time from the
     death of a worker to the handler of the next.
     """
-    assignment = Assignment.unpacked(Assignment(Pin(0), 0, 0, None).packed())
-    Runtime(Flag()).bind(job.binding, assignment)
-    job.runtime.bind(job.binding, None)
+    assignment = Assignment.unpacked(Assignment(Pin(0), Attempt(0), 0, 0, None).packed())
+    prefix, spare = job.journal.prefix, job.runtime.who
+    _take(job, assignment)
+    del os.environ[PIN_VARIABLE]
+    job.journal.prefix = prefix
     job.runtime.place.leave()
-    # The spare has a handler, if no PIN.
-    os.environ["PYWORKERS_WORKER_HANDLER"] = job.variable
+    job.runtime.bind(job.binding, spare, None)
 
 
 def _leave(job: Job, assignment: Assignment | None, inheritance: Inheritance, code: int) -> int:
@@ -186,7 +195,7 @@ def _warm(job: Job, inheritance: Inheritance) -> int | None:
         return code_of_exception(job.journal, "on_worker_warm", error)
 
 
-def _work(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
+def _work(job: Job, assignment: Assignment, up: bytes, inheritance: Inheritance) -> int:
     runtime, pin = job.runtime, assignment.pin
     what = "on_worker_start"
     try:
@@ -198,7 +207,7 @@ def _work(job: Job, assignment: Assignment, inheritance: Inheritance) -> int:
                 # setuid in a hook has cleared the parent-death signal.
                 if not process.die_with_parent(inheritance.master, TERM):
                     return ExitCode.STOPPED
-            inheritance.channel.tell(Word.UP)
+            inheritance.channel.tell(up)
             what = f"handler {job.handler_name}"
             runtime.begin()
             return exit_code_of(_run_async(job, pin) if job.is_async else job.handler(pin))

@@ -35,14 +35,12 @@ class Inheritance:
         mask: The signal mask that user code shall see: the one that the master was started with.
         null: A descriptor of /dev/null, the child's stdin.
         dropped: The master's own descriptors.
-        oom_score: How ready the kernel shall be to take a worker when memory runs out.
     """
 
     master: Pid
     mask: frozenset[int]
     null: int
     dropped: tuple[int, ...]
-    oom_score: bytes
     channel: Channel
     desks: Desks
 

@@ -18,10 +18,10 @@ from _thread import get_ident
 from collections.abc import Generator, Iterable
 from types import FrameType
 
-from pyworkers._core.types import shown
+from pyworkers._core.types import Attempt, Pin, shown
 from pyworkers._logs import Journal
 from pyworkers._posix import signals
-from pyworkers._posix.channel import Word
+from pyworkers._posix.channel import Told, Word
 from pyworkers._posix.watchdog import Watchdog
 from pyworkers._worker.binding import IGNORED, Assignment, Binding, Phase
 from pyworkers._worker.flag import Flag
@@ -46,14 +46,15 @@ class Runtime:
 
     Attributes:
         place: Who this worker is, and the marks that it leaves.
+        who: What the master knows it by: its PIN, or its seat among the spares, and which process there it is.
         journal: The log of the run that is going on, in master and workers.
     """
 
     # As for `Place`.
     __slots__ = (
         "_binding", "_cooperative", "_critical_depths", "_flag", "_interruptible_depth", "_loop", "_main", "_phase",
-        "_raised", "_reached", "_recorded", "_stop_code", "_task", "_wakeups", "_watchdog", "critical",
-        "interruptible", "journal", "place",
+        "_raised", "_reached", "_recorded", "_stop_code", "_task", "_wakeups", "_watchdog",
+        "critical", "interruptible", "journal", "place", "who",
     )  # fmt: skip
 
     def __init__(self, flag: Flag) -> None:
@@ -63,6 +64,7 @@ class Runtime:
         self.critical = Critical(self)
         self.interruptible = Interruptible(self)
         self._binding: Binding | None = None
+        self.who = (Pin(0), Attempt(0))
         self._main, self._phase = 0, Phase.QUIET
         self._cooperative = self._reached = False
         self._watchdog = Watchdog()
@@ -77,9 +79,9 @@ class Runtime:
         self._task: asyncio.Task[Any] | None = None
 
     # The worker's side of it: boot calls these.
-    def bind(self, binding: Binding, assignment: Assignment | None) -> None:
+    def bind(self, binding: Binding, who: tuple[Pin, Attempt], assignment: Assignment | None) -> None:
         """Become the runtime of this worker, in the main thread, also before it is forked; without one, of a spare."""
-        self._binding = binding
+        self._binding, self.who = binding, who
         if assignment is not None:
             self.place.take(binding, assignment)
         self._main = get_ident()
@@ -214,7 +216,7 @@ class Runtime:
         if not isinstance(code, int) or isinstance(code, bool) or not 0 <= code <= 255:
             raise UsageError(f"stop_all takes an exit code of 0 to 255, got {shown(code)}")
         if self._binding is not None:
-            self._binding.channel.tell(Word.STOP_ALL, code)
+            self._binding.channel.tell(Told(*self.who, Word.STOP_ALL, code).packed())
 
     def enter_critical(self) -> None:
         """Begin a section that nothing cuts."""
