@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.arena import Arena, Overdue
-from benchmarks.contenders import BARE, BARE_WITH_IMPORTS, OURS, Contender, ours, preloaded
+from benchmarks.contenders import BARE, BARE_WITH_IMPORTS, OURS, OURS_WITH_SPARE, Contender, ours, preloaded
 from benchmarks.measure import Figures, Workload, idle, launched, play, start_s, stop_s, storm_s
 from benchmarks.micro import checkpoint_in_worker_ns, import_ms
 from benchmarks.peers import conditions, machine, say
@@ -24,7 +24,7 @@ from benchmarks.verdict import HEADINGS, Row, checkpoint_budget
 
 SMALL = 100
 PRELOAD_MB = 200
-SPARED = ours("pyworkers, spares=1", spares=1)
+SPARED = OURS_WITH_SPARE
 WARMED = ours("pyworkers, spares=1, 1 s to warm up", spares=1, warm_up_s=1)
 PRELOADED = preloaded(OURS, PRELOAD_MB)
 SPARED_PRELOADED, WARMED_PRELOADED = (preloaded(each, PRELOAD_MB) for each in (SPARED, WARMED))
@@ -80,9 +80,9 @@ def run(arena: Arena, given: argparse.Namespace) -> None:
 
 def _turns(given: argparse.Namespace) -> list[tuple[Contender, Workload]]:
     plain = Workload(SMALL, given.respawns, idle_s=2.0)
-    spared = Workload(SMALL, given.respawns, spares=1)
+    spared = Workload(SMALL, given.respawns)
     # Each takes a second until the next spare is warm.
-    warmed = Workload(SMALL, min(10, given.respawns), spares=1, limit_s=30)
+    warmed = Workload(SMALL, min(10, given.respawns), limit_s=30)
     large = Workload(given.large)
     return [
         *((contender, plain) for contender in (BARE, BARE_WITH_IMPORTS, OURS)),

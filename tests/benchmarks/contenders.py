@@ -29,6 +29,7 @@ class Contender:
         command: Returns the command line for so many workers.
         environ: What its environment holds besides; `{count}` stands for the number of workers.
         respawns: Whether it replaces a worker that was killed.
+        spares: How many processes of it have to be warm before a worker is killed.
         stops: Whether TERM to its master ends it with its workers.
         missing: Why it cannot take part; empty where it can.
         prepare: Lays what the command needs into the directory of the arena, where the command is then started.
@@ -38,6 +39,7 @@ class Contender:
     command: Callable[[int], list[str]]
     environ: dict[str, str]
     respawns: bool = True
+    spares: int = 0
     stops: bool = True
     missing: str = ""
     prepare: Callable[[Path, int], None] = _nothing
@@ -120,14 +122,16 @@ BARE = Contender("bare loop", _script("bare.py"), {})
 BARE_WITH_IMPORTS = Contender("bare loop with imports", _script("bare.py", "--imports"), {})
 
 
-def ours(name: str, **switched_on: object) -> Contender:
+def ours(name: str, *, spares: int = 0, **switched_on: object) -> Contender:
     """Return pyworkers with more of what `masters/ours.py` can do; `spares=1` becomes BENCHMARK_SPARES=1."""
-    environ = {f"BENCHMARK_{key.upper()}": str(value) for key, value in switched_on.items()}
+    on = {"spares": spares, **switched_on}
+    environ = {f"BENCHMARK_{key.upper()}": str(value) for key, value in on.items()}
     command = [sys.executable, "-m", "pyworkers", "ours:app"]
-    return Contender(name, lambda _count: command, {"BENCHMARK_COUNT": "{count}", **environ})
+    return Contender(name, lambda _count: command, {"BENCHMARK_COUNT": "{count}", **environ}, spares=spares)
 
 
 OURS = ours("pyworkers")
+OURS_WITH_SPARE = ours("pyworkers, spares=1", spares=1)
 
 FLOOR = Contender(
     "C", lambda count: ["./floor", str(count)], {}, missing="" if CC else "there is no C compiler", prepare=_compile

@@ -27,14 +27,12 @@ class Workload:
     Attributes:
         respawns: How many workers are killed one by one.
         idle_s: How long the idle master is looked at; 0 leaves that out.
-        spares: How many processes have to be warm before each of the kills.
         limit_s: When to be content with fewer respawns.
     """
 
     count: int
     respawns: int = 0
     idle_s: float = 0.0
-    spares: int = 0
     limit_s: float = 10.0
 
 
@@ -54,12 +52,12 @@ def start_s(match: Match, count: int) -> float:
     return (max(report.at for report in match.reports(count)) - match.launched_at) / 1e9
 
 
-def respawns_ms(match: Match, work: Workload) -> list[float]:
-    """From the SIGKILL of a worker to its successor's begin, many times in a row."""
+def respawns_ms(match: Match, work: Workload, spares: int = 0) -> list[float]:
+    """From the SIGKILL of a worker to its successor's begin, many times in a row, each when the spares are warm."""
     found: list[float] = []
     deadline = time.monotonic() + work.limit_s
     while len(found) < work.respawns and time.monotonic() < deadline:
-        match.await_spares(work.spares)
+        match.await_spares(spares)
         match.settle([match.oldest()])
         time.sleep(PAUSE_S)
         at = match.kill([match.oldest()])
@@ -132,7 +130,7 @@ def _phases(contender: Contender, work: Workload) -> Iterator[tuple[str, Phase]]
     if work.idle_s:
         yield "idle", lambda match: _idle(match, work.idle_s)
     if contender.respawns and work.respawns:
-        yield "respawn", lambda match: {"respawn ms": respawns_ms(match, work)}
+        yield "respawn", lambda match: {"respawn ms": respawns_ms(match, work, contender.spares)}
     if contender.respawns:
         yield "storm", lambda match: {"storm ms": [storm_s(match) * 1e3]}
     if contender.stops:

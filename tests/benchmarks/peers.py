@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.arena import Arena, Overdue
-from benchmarks.contenders import BARE, BARE_WITH_IMPORTS, OURS, PEERS, Contender
+from benchmarks.contenders import BARE, BARE_WITH_IMPORTS, OURS, OURS_WITH_SPARE, PEERS, Contender
 from benchmarks.measure import Figures, Workload, orphans, play
 from benchmarks.table import comparison, rendered
 
@@ -22,7 +22,7 @@ IDLE_S = 2.0
 def chosen(only: str) -> list[Contender]:
     """Return who takes part: those with these names, or all; who cannot is told."""
     contenders: list[Contender] = []
-    for contender in (BARE, BARE_WITH_IMPORTS, OURS, *PEERS):
+    for contender in (BARE, BARE_WITH_IMPORTS, OURS, OURS_WITH_SPARE, *PEERS):
         if only and contender.name not in only.split(","):
             continue
         if contender.missing:
