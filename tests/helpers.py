@@ -58,6 +58,13 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
+def runtime_in(directory: Path) -> dict[str, str]:
+    """Return the variable that keeps the entries of a test's instances apart from all others, in its own directory."""
+    own = directory / ".runtime"
+    own.mkdir(exist_ok=True)
+    return {"XDG_RUNTIME_DIR": str(own)}
+
+
 def as_from_a_shell() -> None:
     """In a child before exec: have the signals as a foreground job has them, also where the suite runs under nohup."""
     for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -84,7 +91,7 @@ class Instance:
     ) -> None:
         self.directory = directory
         self.log_path = directory / f"log.{time.monotonic_ns()}"
-        environment = {**clean_environment(), **(env or {})}
+        environment = {**clean_environment(), **runtime_in(directory), **(env or {})}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pyworkers", *arguments],
@@ -197,7 +204,7 @@ class Bench:
         return subprocess.run(
             [sys.executable, "-m", "pyworkers", *arguments],
             cwd=self.directory,
-            env={**clean_environment(), **(env or {})},
+            env={**clean_environment(), **runtime_in(self.directory), **(env or {})},
             preexec_fn=as_from_a_shell,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -41,14 +41,16 @@ ROOMS: dict[str, set[str]] = {
     "_audit": {"_core.types"},
     "_plan": {"_core.scheduler", "_core.records", "_core.types", "_core.typed", "_settings", "errors", "_declare", "_audit"},
     "_loader": {"_core.types", "app", "errors"},
+    "_presence": {"_logs", "_posix"},
+    "_client": {"_client", "_core.records", "_core.typed", "_core.types", "_posix", "errors"},
     "_assembly": {
-        "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors",
+        "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors", "_presence",
     },
     "_compose": {
         "_core.types", "errors", "_logs", "_sinks", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",
         "_assembly",
     },
-    "cli": {"_core.types", "_compose", "_loader", "_plan", "_options", "_settings", "_values", "app", "errors"},
+    "cli": {"_client", "_core.types", "_compose", "_loader", "_plan", "_options", "_settings", "_values", "app", "errors"},
     "__init__": {"_core.types", "app", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip

@@ -188,7 +188,7 @@ def test_uncovered_pins_are_one_line(bench: Bench) -> None:
         (["shop:app", "--stop-timeout"], "--stop-timeout"),
         (["shop:app", "--debug=1"], "--debug"),
         (["shop:app", "--debug", "--no-debug"], "not allowed with"),
-        (["stop", "shop:app"], "unrecognized arguments: shop:app"),
+        (["begin", "shop:app"], "unrecognized arguments: shop:app"),
         (["shop:app", "--workers", "0"], "--workers must be an int of 1 to 1,000,000, got '0'"),
         (["shop:app", "--workers", "many"], "--workers must be an int"),
         (["shop:app", "--name", "two words"], "--name must be "),

@@ -15,10 +15,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 
 from pyworkers._core.records import record
 from pyworkers._core.supervisor import Supervisor
-from pyworkers._core.types import Attempt, FailureRecord, Pid, Pin, Previous, Restart, SlotPlan, is_spare
+from pyworkers._core.types import Attempt, FailureRecord, Pid, Pin, Previous, is_spare
 from pyworkers._logs import Journal
+from pyworkers._master.control import Control
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
+from pyworkers._master.verbs import Facts, Verbs
 from pyworkers._options import OPTIONS
 from pyworkers._plan import Plan
 from pyworkers._posix import signals
@@ -28,6 +30,8 @@ from pyworkers._posix.desks import Desks
 from pyworkers._posix.dumps import DumpPipe
 from pyworkers._posix.generations import Generations
 from pyworkers._posix.kernel import PosixKernel
+from pyworkers._posix.rendezvous import Presence
+from pyworkers._presence import Reception
 from pyworkers._worker import boot, prologue
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers.app import App, declaration_of, runtime_of
@@ -43,6 +47,7 @@ class Parts:
     """What there is before the loop.
 
     Attributes:
+        target: The import string, where there is one.
         generations: The numbers of attempts, or why there are none.
         spared: Children that only their owner may reap; None where this process adopts nobody.
         dropped: The master's descriptors that a child has no use for.
@@ -51,6 +56,7 @@ class Parts:
 
     app: App
     plan: Plan
+    target: str | None
     trapped: signals.MasterSignals
     journal: Journal
     generations: Generations | PyworkersError
@@ -82,11 +88,14 @@ def assembled(parts: Parts) -> Generator[Loop]:
             stack.callback(dumps.close)
         desks = Desks()
         stack.callback(desks.close)
+        reception = Reception(_presence(parts), parts.journal.write)
+        stack.callback(reception.close)
         inheritance = prologue.Inheritance(
             master=Pid(os.getpid()),
             mask=parts.trapped.inherited_mask - signals.WORKER,
             null=null,
-            dropped=(*parts.dropped, *(() if dumps is None else (dumps.fileno(),))),
+            dropped=(*parts.dropped, *(each.fileno() for each in (dumps, reception.listener) if each is not None)),
+            connections=set(),
             channel=channel,
             desks=desks,
         )
@@ -108,46 +117,28 @@ def assembled(parts: Parts) -> Generator[Loop]:
             announce=parts.announce,
             log=parts.journal.write,
         )
-        core = Supervisor(
-            [_slot_plan(decided, pin) for pin in assignment]
-            + [_spare_plan(decided, pin, place) for pin, place in spares.items()],
-            _jittered,
-        )
+        core = Supervisor(decided.slot_plans(), _jittered)
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
-        yield Loop(core, kernel, Executor(kernel, crew), parts.journal)
+        executor = Executor(kernel, crew)
+        loop = Loop(core, kernel, executor, parts.journal)
+        if reception.listener is not None:
+            verbs = Verbs(_facts(parts), core, executor, loop.feed, kernel.now)
+            control = Control(reception.listener, kernel, verbs, inheritance.connections, parts.journal.write)
+            stack.callback(control.close)
+            loop.attend(control)
+        yield loop
 
 
-def _slot_plan(decided: Plan, pin: Pin) -> SlotPlan:
-    place = decided.assignment[pin]
-    worker = decided.workers[place]
-    return SlotPlan(
-        pin,
-        normal_exit_codes=decided.instance.normal_exit_codes,
-        permanent_failure_codes=decided.instance.permanent_failure_codes,
-        restart=Restart(worker.restart),
-        backoff=worker.backoff,
-        max_restarts=worker.max_restarts,
-        restart_period=worker.restart_period,
-        stop_timeout=worker.stop_timeout,
-        hang_timeout=worker.hang_timeout,
-        max_runtime=worker.max_runtime,
-        max_rss=worker.max_rss,
-        handler=place,
-        group=worker.group if worker.strategy == "all" else None,
-    )
+def _presence(parts: Parts) -> Presence:
+    instance = parts.plan.instance
+    lock_file = None if instance.lock_file is None else os.path.abspath(instance.lock_file)
+    return Presence(instance.name, parts.target, os.getcwd(), lock_file)
 
 
-def _spare_plan(decided: Plan, pin: Pin, place: int) -> SlotPlan:
-    """Return the policy of a spare: whatever ends it, another one is warmed."""
-    worker = decided.workers[place]
-    return SlotPlan(
-        pin,
-        normal_exit_codes=frozenset(),
-        restart=Restart.ALWAYS,
-        backoff=worker.backoff,
-        stop_timeout=worker.stop_timeout,
-        handler=place,
-    )
+def _facts(parts: Parts) -> Facts:
+    presence = _presence(parts)
+    stop_timeout = max(worker.stop_timeout for worker in parts.plan.workers)
+    return Facts(presence.name, presence.app, os.getpid(), presence.lock_file, stop_timeout)
 
 
 def _jobs(parts: Parts, cells: Cells, inheritance: prologue.Inheritance) -> tuple[boot.Job, ...]:

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
 
 def main(
-    app: App, given: Mapping[str, object], only: int | None = None, *, inline: bool = False, leaving: bool = False
+    app: App,
+    given: Mapping[str, object],
+    only: int | None = None,
+    *,
+    target: str | None = None,
+    inline: bool = False,
+    leaving: bool = False,
 ) -> int:
     """Run the app and return the exit code, a plain int; an error becomes one line.
 
@@ -40,12 +46,14 @@ def main(
         app: What to run.
         given: Checked values of flags.
         only: The one PIN to run; None for all.
+        target: The import string, by which verbs find the instance.
         inline: Whether to run that PIN's handler in this very process.
         leaving: Whether this process ends after the run.
     """
     try:
         with _closed(app):
-            return int(_Instance(app, plan(declaration_of(app), given, only)).run(inline=inline, leaving=leaving))
+            decided = plan(declaration_of(app), given, only)
+            return int(_Instance(app, decided, target).run(inline=inline, leaving=leaving))
     except PyworkersError as error:
         complain(error)
         return int(ExitCode.USAGE)
@@ -87,9 +95,8 @@ def _closed(app: App) -> Generator[None]:
 class _Instance:
     """One instance on its way through start, loop and end."""
 
-    def __init__(self, app: App, decided: Plan) -> None:
-        self._app = app
-        self._plan = decided
+    def __init__(self, app: App, decided: Plan, target: str | None) -> None:
+        self._app, self._plan, self._target = app, decided, target
         self._declaration: Declaration = declaration_of(app)
         self._ready: tuple[int, int] | None = None
         self._lock: LockFile | None = None
@@ -303,6 +310,7 @@ class _Instance:
             parts = Parts(
                 self._app,
                 self._plan,
+                self._target,
                 trapped,
                 self._journal,
                 self._generations,

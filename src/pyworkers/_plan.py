@@ -9,7 +9,7 @@ from pyworkers import _audit, _settings
 from pyworkers._core import scheduler
 from pyworkers._core.records import record
 from pyworkers._core.typed import cast
-from pyworkers._core.types import FIRST_SPARE, Pin
+from pyworkers._core.types import FIRST_SPARE, Pin, Restart, SlotPlan
 from pyworkers._declare import Declaration
 from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings
 from pyworkers.errors import DeclarationError, UsageError
@@ -34,6 +34,42 @@ class Plan:
         places = sorted(set(self.assignment.values()))
         wanted = [place for place in places for _ in range(self.workers[place].spares)]
         return {Pin(FIRST_SPARE + number): place for number, place in enumerate(wanted)}
+
+    def slot_plans(self) -> list[SlotPlan]:
+        """Return what the core has to know of each PIN and spare."""
+        pins = [self.slot_plan(pin, place) for pin, place in self.assignment.items()]
+        return pins + [self._spare_plan(pin, place) for pin, place in self.spares().items()]
+
+    def slot_plan(self, pin: Pin, place: int) -> SlotPlan:
+        """Return the policy of a PIN of this handler."""
+        worker = self.workers[place]
+        return SlotPlan(
+            pin,
+            normal_exit_codes=self.instance.normal_exit_codes,
+            permanent_failure_codes=self.instance.permanent_failure_codes,
+            restart=Restart(worker.restart),
+            backoff=worker.backoff,
+            max_restarts=worker.max_restarts,
+            restart_period=worker.restart_period,
+            stop_timeout=worker.stop_timeout,
+            hang_timeout=worker.hang_timeout,
+            max_runtime=worker.max_runtime,
+            max_rss=worker.max_rss,
+            handler=place,
+            group=worker.group if worker.strategy == "all" else None,
+        )
+
+    def _spare_plan(self, pin: Pin, place: int) -> SlotPlan:
+        """Return the policy of a spare: whatever ends it, another one is warmed."""
+        worker = self.workers[place]
+        return SlotPlan(
+            pin,
+            normal_exit_codes=frozenset(),
+            restart=Restart.ALWAYS,
+            backoff=worker.backoff,
+            stop_timeout=worker.stop_timeout,
+            handler=place,
+        )
 
 
 def plan(declaration: Declaration, given: Mapping[str, object], only: int | None = None) -> Plan:

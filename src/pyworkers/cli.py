@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyworkers import _compose, _loader, _plan
 from pyworkers._core.types import PIN_MAX
@@ -24,6 +24,13 @@ VERBS = {
     "run": "run the app in the foreground until its workers have ended (this is the default)",
     "check": "import the app, print the map of its PINs, its options and the fork-safety audit, and fork nothing",
 }
+
+OPERATIONS = {
+    "status": "show every PIN; code 0 all that should be up are, 3 some are not, 4 it is not running",
+    "stop": "stop it, and return when it is gone",
+    "ping": "see whether its master answers",
+}
+"""What is asked of an instance that runs: the app is not imported."""
 
 _EPILOG = """\
 Signals to the master: TERM stops, workers leave at their next checkpoint; INT the same, a second INT kills at once;
@@ -68,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments[:1] and arguments[0] in OPERATIONS:
+        return _operate(arguments[0], arguments[1:])
     # An option whose value may be missing takes it only with "=", or it would swallow the import string.
     arguments = [f"--syslog={SYSLOG_DEFAULT}" if argument == "--syslog" else argument for argument in arguments]
     verb = arguments.pop(0) if arguments[:1] and arguments[0] in VERBS else "run"
@@ -90,15 +99,33 @@ def _run(arguments: list[str]) -> int:
         text, would_start = _plan.describe(declaration_of(app), given)
         print(text)  # noqa: T201  (that is what check is for)
         return ExitCode.OK if would_start else ExitCode.USAGE
-    return _compose.main(app, given, only, inline=parsed.inline, leaving=True)
+    return _compose.main(app, given, only, target=parsed.app, inline=parsed.inline, leaving=True)
+
+
+def _operate(verb: str, arguments: list[str]) -> int:
+    from pyworkers._client import verbs
+
+    parser = _Parser(
+        prog=f"pyworkers {verb}",
+        description=f"Of a running instance: {OPERATIONS[verb]}.",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    return verbs.main(verb, arguments, parser)
+
+
+def _listed(verbs: Mapping[str, str]) -> str:
+    return "\n".join(f"  {verb:<8}{what}" for verb, what in verbs.items())
 
 
 def _parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {verb:<8}{what}" for verb, what in VERBS.items())
     parser = _Parser(
         prog="pyworkers",
         usage="pyworkers [VERB] module:attribute [options]",
-        description=f"Keep the workers of an app running.\n\nverbs:\n{verbs}",
+        description=(
+            f"Keep the workers of an app running.\n\nverbs:\n{_listed(VERBS)}\n\n"
+            f"verbs for an instance that runs (see pyworkers VERB --help):\n{_listed(OPERATIONS)}"
+        ),
         epilog=_EPILOG,
         formatter_class=_HelpFormatter,
         allow_abbrev=False,

@@ -22,6 +22,10 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     """Master: usage, a bad app, `on_start` raised, `strict` and the fork-safety audit has findings, or no memory for
     the master; no worker was started. The code of argparse and of the shell's builtins."""
+    DOWN = 3
+    """`status`: the instance runs, and some PIN that should be up is not. The code of LSB and systemctl."""
+    NOT_RUNNING = 4
+    """`status` and the other verbs: no such instance runs. The code of LSB and systemctl."""
     BUSY = 75
     """Master: another instance holds the lock (`--if-running=fail`, or `wait` ran out). EX_TEMPFAIL of sysexits.h."""
     INTERRUPTED = 131
@@ -50,6 +54,14 @@ class AppImportError(PyworkersError):
 
 class LockError(PyworkersError):
     """The lock file cannot be used."""
+
+
+class NotRunningError(PyworkersError):
+    """The instance that a verb is for does not run."""
+
+
+class RefusedError(PyworkersError):
+    """A running instance does not do what a verb asks for."""
 
 
 class Stop(SystemExit):

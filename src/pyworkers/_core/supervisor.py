@@ -27,6 +27,7 @@ from pyworkers._core.types import (
     Failed,
     Hung,
     LiveState,
+    Phase,
     Pin,
     Running,
     SlotPlan,
@@ -97,6 +98,13 @@ class Supervisor:
     def snapshot(self) -> Mapping[Pin, SlotState]:
         """Return the state of every slot, in the order of the PINs."""
         return {pin: slot.state for pin, slot in self._slots.items()}
+
+    @property
+    def phase(self) -> Phase:
+        """Where the instance is between its start and its end."""
+        if self._over or self._stop_kind is not None:
+            return Phase.STOPPING
+        return Phase.RUNNING if self._announced else Phase.STARTING
 
     def _decide(self, event: Event) -> list[Effect]:
         # First, since most events are: each class that a match looks at is on a page that the last fork made costly.

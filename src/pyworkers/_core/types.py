@@ -73,6 +73,16 @@ class Limit(enum.Enum):
     MAX_RSS = "max_rss"
 
 
+class Phase(enum.Enum):
+    """Where the instance is between its start and its end."""
+
+    STARTING = "starting"
+    """Not yet has every worker been up, and none of them has ended before it was."""
+    RUNNING = "running"
+    STOPPING = "stopping"
+    """It was asked to stop, or all has ended."""
+
+
 class Purpose(enum.Enum):
     """Why a worker was asked to leave."""
 

@@ -15,6 +15,7 @@ from pyworkers._core.records import record
 from pyworkers._core.typed import Protocol
 from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin, Previous, Signaled, is_spare
 from pyworkers._logs import ERROR, WARNING
+from pyworkers._master.history import History
 from pyworkers._master.postmortem import PostMortem
 from pyworkers._master.reports import Seat, cause, describe, named
 from pyworkers._posix.cells import Trace
@@ -110,6 +111,27 @@ class Executor:
         self._killed: set[Pin] = set()
         self._has_forked = False
         self._unsaid: list[tuple[m.Report, Seat | None]] = []
+        self.history = History(len(crew.handlers))
+
+    def handler(self, pin: Pin) -> str:
+        """Return the name of the handler of a PIN or spare."""
+        return self._crew.handlers[pin]
+
+    def pid(self, pin: Pin) -> Pid | None:
+        """Return the latest process of a PIN or spare."""
+        return self._by_pin.get(pin)
+
+    def trace(self, pin: Pin) -> Trace:
+        """Return what the latest worker of a PIN was at."""
+        return self._crew.trace(pin)
+
+    def beat(self, pin: Pin) -> float | None:
+        """Return when the latest worker of a PIN last proved that it reaches its checkpoints, as far as was asked."""
+        return self._crew.beat(pin)
+
+    def log(self, level: int, line: str) -> None:
+        """Write a line into the log."""
+        self._crew.log(level, line)
 
     def carry_out(self, effect: m.Effect) -> m.Event | None:
         """Do it, and return what came of it, where that is news for the core. `Finish` is the loop's own."""
@@ -183,8 +205,10 @@ class Executor:
             self._crew.release()
             self._has_forked = False
         unsaid, self._unsaid = self._unsaid, []
+        now = self._kernel.now()
         for report, seat in unsaid:
             self._crew.log(*describe(report, seat))
+            self.history.add(report, seat, now)
 
     def report_untold(self) -> None:
         """Say how many failures `on_failure` was not told of: too many waited, or the end came first."""

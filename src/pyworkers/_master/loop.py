@@ -1,8 +1,9 @@
 """Waits, collects, feeds the core in a fixed order, carries out what it decides, until it says that it is over.
 
-The order of one turn: records of workers, then signals, then exits, then deadlines, then the log. Exits before timers,
-so that a worker that left at the edge of its time is not killed; a stop before all that follows from an exit, so that
-nobody is replaced, or told of as failed, who was stopped. After the first fork nothing but `Finish` ends the loop.
+The order of one turn: records of workers, then signals, then exits, then deadlines, then the control socket, then the
+log. Exits before timers, so that a worker that left at the edge of its time is not killed; a stop before all that
+follows from an exit, so that nobody is replaced, or told of as failed, who was stopped; and nobody's questions before
+all that. After the first fork nothing but `Finish` ends the loop.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from pyworkers._core import messages as m
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._logs import Journal
+from pyworkers._master.control import Control
 from pyworkers._master.execute import Executor, Kernel
 
 STOP_GRACE_S = 1.0
@@ -28,13 +30,18 @@ class Loop:
         self._executor = executor
         self._log = log
         self._finish: m.Finish | None = None
+        self._control: Control | None = None
+
+    def attend(self, control: Control) -> None:
+        """From here on serve the control socket, too."""
+        self._control = control
 
     def run(self) -> int:
         """Run until no process is left, and return the exit code."""
-        self._feed(m.StartRequested())
+        self.feed(m.StartRequested())
         while True:
             for event in self._executor.meet_deadline(self._kernel.now()):
-                self._feed(event)
+                self.feed(event)
             self._executor.speak()
             if self._finish is not None and self._executor.notices.idle:
                 self._executor.report_untold()
@@ -46,31 +53,38 @@ class Loop:
         if self._log.sink.waiting() is not None:
             self._log.sink.flush()
         for event in self._executor.translate(wake):
-            self._feed(event)
+            self.feed(event)
         deadline = self._core.next_deadline()
         if deadline is not None and deadline <= self._kernel.now():
-            self._feed(m.DeadlineReached())
+            self.feed(m.DeadlineReached())
+        if self._control is not None:
+            self._control.serve(wake.ready, self._kernel.now())
 
     def _timeout(self) -> float | None:
+        asked = self._control.next_deadline() if self._control is not None else None
         deadlines = [
             deadline
-            for deadline in (self._core.next_deadline(), self._executor.next_deadline())
+            for deadline in (self._core.next_deadline(), self._executor.next_deadline(), asked)
             if deadline is not None
         ]
         return max(0.0, min(deadlines) - self._kernel.now()) if deadlines else None
 
-    def _feed(self, event: m.Event) -> None:
-        """Let the core decide on an event, carry that out, and go on with what came of it.
+    def feed(self, event: m.Event) -> list[m.Effect]:
+        """Let the core decide on an event, carry that out, and go on with what came of it; return the decision.
 
         All effects first, then their news: whatever the master touches after a fork costs it a page fault, so many
         forks in a row are to have as little as possible between them.
         """
         events = deque((event,))
+        decision: list[m.Effect] | None = None
         while events:
-            for effect in self._core.handle(events.popleft(), self._kernel.now()):
+            effects = self._core.handle(events.popleft(), self._kernel.now())
+            decision = effects if decision is None else decision
+            for effect in effects:
                 if isinstance(effect, m.Finish):
                     self._finish = effect
                     grace_s = STOP_GRACE_S if effect.stopped else FINISH_GRACE_S
                     self._executor.notices.close(self._kernel.now(), grace_s=grace_s)
                 elif (news := self._executor.carry_out(effect)) is not None:
                     events.append(news)
+        return decision or []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pyworkers._core.records import record
 from pyworkers._core.types import ExitStatus, Pid
@@ -27,6 +27,7 @@ class Wake:
         suspended: Children that were stopped by a signal (True), or go on (False).
         ended: Children that were reaped.
         dumped: Stacks that a worker has written.
+        ready: Descriptors that somebody has asked to be watched, and what poll(2) says of them.
     """
 
     signums: list[int]
@@ -34,6 +35,7 @@ class Wake:
     suspended: list[tuple[Pid, bool]]
     ended: list[tuple[Pid, ExitStatus]]
     dumped: bytes = b""
+    ready: Sequence[tuple[int, int]] = ()
 
 
 class PosixKernel:
@@ -65,6 +67,7 @@ class PosixKernel:
         for source in (trapped, channel, dumps):
             if source is not None:
                 self._poller.register(source.fileno(), select.POLLIN)
+        self._watched: set[int] = set()
 
     def now(self) -> float:
         """Return seconds on a clock that stands still while the machine sleeps: time(7), CLOCK_MONOTONIC."""
@@ -99,6 +102,17 @@ class PosixKernel:
         """
         return self._oom_kills.new_count()
 
+    def watch(self, descriptor: int, events: int) -> None:
+        """From here on wake for these events of a descriptor, as poll(2) names them; hanging up is always one."""
+        self._watched.add(descriptor)
+        self._poller.register(descriptor, events)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Wake for it no more, before it is closed."""
+        if descriptor in self._watched:
+            self._watched.remove(descriptor)
+            self._poller.unregister(descriptor)
+
     def wait(self, timeout_s: float | None, log_fd: int | None) -> Wake:
         """Wait for a signal, a record, a dump, room in the log, or the time, and return what there is.
 
@@ -111,7 +125,7 @@ class PosixKernel:
             timeout_ms = 0
         if log_fd is not None:
             self._poller.register(log_fd, select.POLLOUT)
-        self._poller.poll(timeout_ms)
+        polled = self._poller.poll(timeout_ms)
         if log_fd is not None:
             self._poller.unregister(log_fd)
         signums = self._signals.take()
@@ -122,4 +136,5 @@ class PosixKernel:
             else:
                 suspended += process.suspensions()
         dumped = self._dumps.read() if self._dumps is not None else b""
-        return Wake(signums, self._channel.read(), suspended, ended, dumped)
+        ready = [found for found in polled if found[0] in self._watched] if self._watched else ()
+        return Wake(signums, self._channel.read(), suspended, ended, dumped, ready)

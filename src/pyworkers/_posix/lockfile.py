@@ -42,7 +42,7 @@ class Holder:
             pidfd = os.pidfd_open(self.pid)
         except OSError:
             return None
-        if _started(self.pid) == self.started:
+        if started_ticks(self.pid) == self.started:
             return pidfd
         # The pid has been given to somebody else meanwhile.
         os.close(pidfd)
@@ -103,7 +103,7 @@ class LockFile:
         pid = os.getpid()
         since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         text = (
-            f"{_HEADER}: name={' '.join(name.split())} master={pid} started={_started(pid) or 0} since={since}\n"
+            f"{_HEADER}: name={' '.join(name.split())} master={pid} started={started_ticks(pid) or 0} since={since}\n"
             f"The master and its workers hold an flock(2) on this file; if process {pid} is gone, its last workers\n"
             "are still finishing (fuser(1) names them). Do not remove the file: it is never stale.\n"
         )
@@ -220,7 +220,7 @@ def _scan(target: os.stat_result) -> tuple[tuple[Holder, ...], set[Pid]]:
         except OSError:
             # It ended while we looked, or belongs to another user.
             continue
-        started = _started(int(entry.name))
+        started = started_ticks(int(entry.name))
         if taker is not None and started is not None:
             holders.append(Holder(Pid(int(entry.name)), started))
             takers.add(taker)
@@ -244,7 +244,7 @@ def _taker(process: str, target: os.stat_result) -> Pid | None:
     return None
 
 
-def _started(pid: int) -> int | None:
+def started_ticks(pid: int) -> int | None:
     """Return when a process started, in clock ticks after boot: with the pid, it names a process for good."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

@@ -35,12 +35,14 @@ class Inheritance:
         mask: The signal mask that user code shall see: the one that the master was started with.
         null: A descriptor of /dev/null, the child's stdin.
         dropped: The master's own descriptors.
+        connections: More of them, which come and go: those of the control socket.
     """
 
     master: Pid
     mask: frozenset[int]
     null: int
     dropped: tuple[int, ...]
+    connections: set[int]
     channel: Channel
     desks: Desks
 
@@ -76,6 +78,10 @@ def settle_in(calls: Sequence[Call], inheritance: Inheritance) -> bool:
     """Cut what ties this process to the master, with every signal blocked; return whether the master still lives."""
     for function, arguments in calls:
         function(*arguments)
+    if inheritance.connections:
+        # Or whoever is at the other end would wait for an answer as long as this process lives.
+        for descriptor in inheritance.connections:
+            os.close(descriptor)
     # After the call that asks for its death: see `process.die_with_parent`.
     return os.getppid() == inheritance.master
 

@@ -1,0 +1,63 @@
+"""An instance's presence: its control socket, and the entry by which that is found.
+
+Composition: nothing here is needed to keep workers running, so whatever goes wrong is one line of the log, and never an
+end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from pyworkers._logs import WARNING
+from pyworkers._posix import rendezvous
+from pyworkers._posix.rendezvous import Presence
+from pyworkers._posix.sockets import Listener
+
+
+class Reception:
+    """The socket of this process, if there could be one, and the entry that leads to it.
+
+    Attributes:
+        listener: None where the instance cannot be asked anything.
+    """
+
+    def __init__(self, presence: Presence, log: Callable[[int, str], None]) -> None:
+        self.listener, why = _listen(presence)
+        self._entry: str | None = None
+        if self.listener is None:
+            log(WARNING, f"no control socket: {why}; status and other verbs will not find this instance")
+            return
+        try:
+            self._entry = rendezvous.announce(presence, self.listener.path)
+        except OSError as error:
+            if presence.lock_file is None:
+                log(WARNING, f"no entry in the runtime directory: {_said(error)}; verbs will not find this instance")
+
+    def close(self) -> None:
+        """At a proper end: leave no trace."""
+        if self._entry is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._entry)
+        if self.listener is not None:
+            self.listener.close()
+
+
+def _listen(presence: Presence) -> tuple[Listener | None, str]:
+    """Return the socket, or why there is none at the first choice."""
+    first: str | None = None
+    paths = rendezvous.socket_paths(presence)
+    while True:
+        path = ""
+        try:
+            path = next(paths)
+            return Listener(path), ""
+        except StopIteration:
+            return None, first or ""
+        except OSError as error:
+            first = first or f"{path or 'runtime directory'}: {_said(error)}"
+
+
+def _said(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
