@@ -45,7 +45,9 @@ ROOMS: dict[str, set[str]] = {
     "_client": {"_client", "_core.records", "_core.typed", "_core.types", "_posix", "errors"},
     "_assembly": {
         "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors", "_presence",
+        "_roster",
     },
+    "_roster": {"_core.types", "_plan", "_posix"},
     "_compose": {
         "_core.types", "errors", "_logs", "_sinks", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",
         "_assembly",

@@ -11,7 +11,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from pyworkers._core.records import record
 from pyworkers._core.supervisor import Supervisor
@@ -24,7 +24,7 @@ from pyworkers._master.verbs import Facts, Verbs
 from pyworkers._options import OPTIONS
 from pyworkers._plan import Plan
 from pyworkers._posix import signals
-from pyworkers._posix.cells import Cells, Trace
+from pyworkers._posix.cells import Cells
 from pyworkers._posix.channel import Channel, Told, Word
 from pyworkers._posix.desks import Desks
 from pyworkers._posix.dumps import DumpPipe
@@ -32,6 +32,7 @@ from pyworkers._posix.generations import Generations
 from pyworkers._posix.kernel import PosixKernel
 from pyworkers._posix.rendezvous import Presence
 from pyworkers._presence import Reception
+from pyworkers._roster import Roster
 from pyworkers._worker import boot, prologue
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers.app import App, declaration_of, runtime_of
@@ -82,10 +83,8 @@ def assembled(parts: Parts) -> Generator[Loop]:
         stack.callback(channel.close)
         null = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, null)
-        dumps = None
-        if any(worker.hang_timeout is not None for worker in decided.workers):
-            dumps = DumpPipe()
-            stack.callback(dumps.close)
+        dumps = DumpPipe()
+        stack.callback(dumps.close)
         desks = Desks()
         stack.callback(desks.close)
         reception = Reception(_presence(parts), parts.journal.write)
@@ -99,25 +98,24 @@ def assembled(parts: Parts) -> Generator[Loop]:
             channel=channel,
             desks=desks,
         )
-        seats = {pin: seat for seat, pin in enumerate(assignment)}
-        spares = decided.spares()
-        places = {**assignment, **spares}
-        workers = _Workers(parts, inheritance, seats, places, _jobs(parts, cells, inheritance), desks)
+        roster = Roster(decided, [spec.name for spec in handlers], cells)
+        workers = _Workers(parts, inheritance, roster, _jobs(parts, cells, inheritance), desks)
         stack.callback(workers.release)
         crew = Crew(
             worker_main=workers.main,
             assign=workers.assign,
             release=workers.release,
             notice_main=workers.notice_main() if declaration_of(parts.app).on_failure else None,
-            handlers={pin: handlers[place].name for pin, place in places.items()},
-            leaders=frozenset(pin for pin, place in places.items() if decided.workers[place].kill_group),
-            clear=lambda pin: None if is_spare(pin) else cells.clear(seats[pin]),
-            trace=lambda pin: Trace() if is_spare(pin) else cells.read(seats[pin]),
-            beat=lambda pin: cells.read_beat(seats[pin]),
+            handlers=roster.handlers,
+            leaders=roster.leaders,
+            add=roster.add,
+            clear=roster.clear,
+            trace=roster.trace,
+            beat=roster.beat,
             announce=parts.announce,
             log=parts.journal.write,
         )
-        core = Supervisor(decided.slot_plans(), _jittered)
+        core = Supervisor(decided.slot_plans(), _jittered, roster.catch_all)
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
         executor = Executor(kernel, crew)
         loop = Loop(core, kernel, executor, parts.journal)
@@ -181,8 +179,7 @@ class _Workers:
 
     parts: Parts
     inheritance: prologue.Inheritance
-    seats: Mapping[Pin, int]
-    places: Mapping[Pin, int]
+    roster: Roster
     jobs: Sequence[boot.Job]
     desks: Desks
 
@@ -192,7 +189,7 @@ class _Workers:
         To bind the runtime, to set the environment, to pack the first word are the master's part, which does so all
         the time: its children need 110 page faults less.
         """
-        job, up = self.jobs[self.places[pin]], Told(pin, attempt, Word.UP).packed()
+        job, up = self.jobs[self.roster.places[pin]], Told(pin, attempt, Word.UP).packed()
         if is_spare(pin):
             desk = self.desks.open(pin)
             self.release()
@@ -228,7 +225,7 @@ class _Workers:
         self.desks.hand(spare, self._assignment(pin, attempt, previous).packed())
 
     def _assignment(self, pin: Pin, attempt: Attempt, previous: Previous | None) -> Assignment:
-        return Assignment(pin, attempt, self.seats[pin], self._generation(), previous)
+        return Assignment(pin, attempt, self.roster.seats[pin], self._generation(), previous)
 
     def _generation(self) -> int | PyworkersError:
         generations = self.parts.generations

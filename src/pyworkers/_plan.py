@@ -22,12 +22,15 @@ class Plan:
     Attributes:
         assignment: The handler of each PIN, by its place in the declaration.
         workers: The options of each handler, in the same order.
+        catch_all: The place of the handler that can have more PINs or fewer; None where there is no such handler, or
+            only one PIN runs.
     """
 
     instance: InstanceSettings
     run: RunSettings
     assignment: Mapping[Pin, int]
     workers: tuple[WorkerSettings, ...]
+    catch_all: int | None = None
 
     def spares(self) -> dict[Pin, int]:
         """Return the seats of the spares, and each one's handler; a handler without a PIN needs none."""
@@ -96,7 +99,9 @@ def plan(declaration: Declaration, given: Mapping[str, object], only: int | None
         assignment = {Pin(only): assignment[Pin(only)]}
     workers = tuple(_settings.worker_settings({**values, **spec.options}) for spec in declaration.handlers)
     _check(declaration, instance, workers)
-    return Plan(instance, _settings.run_settings(values), assignment, workers)
+    catch_all = [place for place, spec in enumerate(declaration.handlers) if spec.claim.pins is None]
+    scalable = catch_all[0] if catch_all and only is None else None
+    return Plan(instance, _settings.run_settings(values), assignment, workers, scalable)
 
 
 def _check(declaration: Declaration, instance: InstanceSettings, workers: tuple[WorkerSettings, ...]) -> None:

@@ -26,8 +26,11 @@ VERBS = {
 }
 
 OPERATIONS = {
-    "status": "show every PIN; code 0 all that should be up are, 3 some are not, 4 it is not running",
+    "status": "show every PIN, or tell the story of one; code 0 all that should be up are, 3 not all, 4 not running",
     "stop": "stop it, and return when it is gone",
+    "restart": "restart PINs, or all of them at once, also failed and finished ones; return when they are up",
+    "scale": "give the handler without pins so many of them: the lowest free are added, the highest removed",
+    "stack": "show the Python stack of every thread of a worker, also of one that hangs",
     "ping": "see whether its master answers",
 }
 """What is asked of an instance that runs: the app is not imported."""

@@ -44,6 +44,7 @@ class Stage:
             notice_main=None,
             handlers={plan.pin: "work" for plan in plans},
             leaders=frozenset(),
+            add=lambda _pins: None,
             clear=lambda _pin: None,
             trace=lambda _pin: Trace(),
             beat=lambda _pin: self.beat_at,

@@ -37,6 +37,7 @@ class Stage:
             notice_main=self.notice if notices else None,
             handlers={Pin(pin): f"h{pin}" for pin in range(pins)},
             leaders=frozenset(),
+            add=lambda _pins: None,
             clear=lambda _pin: None,
             beat=lambda _pin: None,
             trace=lambda _pin: Trace(),

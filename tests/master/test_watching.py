@@ -38,6 +38,7 @@ class Stage:
             notice_main=self.notice_main,
             handlers={plan.pin: "work" for plan in plans},
             leaders=frozenset({plans[0].pin}),
+            add=lambda _pins: None,
             clear=lambda pin: self.beats.pop(pin, None),
             trace=lambda _pin: Trace(unit="page 7"),
             beat=self.beats.get,

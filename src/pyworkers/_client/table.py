@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +33,19 @@ def summary(status: Reply) -> str:
     return f"{status['name']}{app} {status['state']}, master pid {status['pid']}, up {since}: {up} of {wanted} up{done}"
 
 
-def table(status: Reply) -> list[str]:
+def progress(done: int | None, total: int | None) -> str:
+    """Return how far `track` is."""
+    if done is None:
+        return ""
+    if not total:
+        return str(done)
+    return f"{done}/{total} {min(100, 100 * done // total)}%"
+
+
+def table(status: Reply, bar: Callable[[int | None, int | None], str] = progress) -> list[str]:
     """Return the lines of the table, its head first; columns in which nothing stands are left out."""
     now = status["started"] + status["uptime"]
-    rows = [_cells(row, now) for row in status["workers"]]
+    rows = [_cells(row, now, bar) for row in status["workers"]]
     rows += [_spare_cells(row) for row in status["spares"]]
     return aligned([HEADS, *rows])
 
@@ -59,15 +68,6 @@ def duration(seconds: float) -> str:
     return f"{whole}s"
 
 
-def progress(done: int | None, total: int | None) -> str:
-    """Return how far `track` is."""
-    if done is None:
-        return ""
-    if not total:
-        return str(done)
-    return f"{done}/{total} {min(100, 100 * done // total)}%"
-
-
 def plain(text: str) -> str:
     """Return text of the app's own without what a terminal would obey."""
     return "".join(char if char.isprintable() else "?" for char in text)
@@ -88,7 +88,7 @@ def last_exit(row: Reply, now: float) -> str:
     return "" if end is None else f"{end['cause']} {duration(now - end['at'])} ago"
 
 
-def _cells(row: Reply, now: float) -> tuple[str, ...]:
+def _cells(row: Reply, now: float, bar: Callable[[int | None, int | None], str]) -> tuple[str, ...]:
     return (
         str(row["pin"]),
         plain(row["handler"]),
@@ -97,7 +97,7 @@ def _cells(row: Reply, now: float) -> tuple[str, ...]:
         "" if row["uptime"] is None else duration(row["uptime"]),
         str(row["restarts"]),
         last_exit(row, now),
-        progress(row["done"], row["total"]),
+        bar(row["done"], row["total"]),
         plain(row["unit"] or ""),
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pyworkers._core import messages as m
 from pyworkers._core.messages import Effect
 from pyworkers._core.slot import Slot
+from pyworkers._core.states import retires
 from pyworkers._core.types import NEVER, Backoff, Failed, LiveState, Pin
 
 
@@ -22,7 +23,7 @@ class Group:
 
     def __init__(self, name: str, slots: Iterable[Slot]) -> None:
         self._name = name
-        self.slots = tuple(slots)
+        self.slots = list(slots)
         self._restart_at: float | None = None
         self._failed = False
 
@@ -42,11 +43,35 @@ class Group:
                 slot.respawn_at(NEVER)
             case _:
                 pass
+        self._go_on(now)
+        return effects
+
+    def restart(self, now: float) -> list[Effect]:
+        """Start all of the group anew, since an operator wants it, when the last that is live has ended."""
+        self._failed, self._restart_at = False, now
+        effects: list[Effect] = []
+        for member in self.slots:
+            if not retires(member.state):
+                effects += member.restart(now, NEVER)
+        self._go_on(now)
+        return effects
+
+    def join(self, slot: Slot, now: float) -> float:
+        """Take in a PIN that is added, and return when it is due: now, or when all are."""
+        if slot not in self.slots:
+            self.slots.append(slot)
+        return now if self._restart_at is None else NEVER
+
+    @property
+    def failed(self) -> bool:
+        """Whether the group was given up."""
+        return self._failed
+
+    def _go_on(self, now: float) -> None:
         if self._restart_at is not None and not self._live_count():
             for member in self.slots:
                 member.respawn_at(max(now, self._restart_at))
             self._restart_at = None
-        return effects
 
     def _leave(self, culprit: Slot, now: float) -> list[Effect]:
         pin, live_count = culprit.plan.pin, self._live_count()

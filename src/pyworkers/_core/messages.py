@@ -1,133 +1,60 @@
-"""What goes into the core (events), what comes out of it (effects), and what is worth a log line (reports).
+"""What comes out of the core (effects), and what of that is worth a log line (reports).
 
-Events are in the past tense and effects in the imperative. A report is a fact with fields; its words are the business
-of `_master/reports.py`.
+What goes in is in `events`, and can be had here, too. Effects are in the imperative. A report is a fact with fields;
+its words are the business of `_master/reports.py`.
 """
 
 from __future__ import annotations
 
 import enum
 
-from pyworkers._core.records import record
-from pyworkers._core.types import Action, Attempt, ExitStatus, Pin, Purpose, Wear
-
-
-class StopKind(enum.IntEnum):
-    """How hard the instance stops. A stop only ever gets harder."""
-
-    GRACEFUL = 1
-    QUICK = 2
-    KILL = 3
-
-
-@record
-class OfWorker:
-    """A message that names a worker: its PIN or its seat among the spares, and which of the processes there."""
-
-    pin: Pin
-    attempt: Attempt
-
-
-# Events
-
-
-@record
-class StartRequested:
-    """The instance shall start: every PIN is due now."""
-
-
-class Spawned(OfWorker):
-    """The fork that `Spawn` asked for has happened, or a spare was told what `Assign` says."""
-
-
-@record
-class SpawnFailed(OfWorker):
-    """The fork that `Spawn` asked for has failed, for this reason."""
-
-    reason: str
-
-
-class WorkerUp(OfWorker):
-    """The worker said that it is up."""
-
-
-@record
-class WorkerExited(OfWorker):
-    """The worker was reaped: the only proof of a death."""
-
-    status: ExitStatus
-
-
-class WorkerSuspended(OfWorker):
-    """The worker was stopped by a signal, as by SIGSTOP: it cannot reach a checkpoint."""
-
-
-class WorkerResumed(OfWorker):
-    """The worker goes on after it was suspended."""
-
-
-@record
-class Looked(OfWorker):
-    """What `Look` has found: when the worker last proved that it reaches its checkpoints; None for never."""
-
-    beat_at: float | None
-
-
-@record
-class Measured(OfWorker):
-    """What `Measure` has found: the worker's private memory in bytes; None where it cannot be told."""
-
-    private_bytes: int | None
-
-
-class Dumped(OfWorker):
-    """The stacks that `Dump` asked for are in the log, or will not come."""
-
-
-@record
-class StopRequested:
-    """The instance shall stop. `exit_code` is set where a worker asked for it (`App.stop_all`)."""
-
-    kind: StopKind
-    reason: str
-    exit_code: int | None = None
-
-
-@record
-class InterruptRequested:
-    """A person at a terminal wants it to stop: gracefully, but a second time means at once."""
-
-    reason: str
-
-
-@record
-class ForwardRequested:
-    """A signal of the user's own shall reach every worker. Its number means nothing to the core."""
-
-    signum: int
-
-
-@record
-class DeadlineReached:
-    """Time has passed; whatever is due by now shall happen."""
-
-
-Event = (
-    StartRequested
-    | Spawned
-    | SpawnFailed
-    | WorkerUp
-    | WorkerExited
-    | WorkerSuspended
-    | WorkerResumed
-    | Looked
-    | Measured
-    | Dumped
-    | StopRequested
-    | InterruptRequested
-    | ForwardRequested
-    | DeadlineReached
+from pyworkers._core.events import (
+    DeadlineReached,
+    Dumped,
+    Event,
+    ForwardRequested,
+    InterruptRequested,
+    Looked,
+    Measured,
+    OfWorker,
+    RestartRequested,
+    ScaleRequested,
+    Spawned,
+    SpawnFailed,
+    StartRequested,
+    StopKind,
+    StopRequested,
+    WorkerEvent,
+    WorkerExited,
+    WorkerResumed,
+    WorkerSuspended,
+    WorkerUp,
 )
+from pyworkers._core.records import record
+from pyworkers._core.types import Action, ExitStatus, Pin, Purpose, SlotPlan, Wear
+
+__all__ = [
+    "DeadlineReached",
+    "Dumped",
+    "Event",
+    "ForwardRequested",
+    "InterruptRequested",
+    "Looked",
+    "Measured",
+    "OfWorker",
+    "RestartRequested",
+    "ScaleRequested",
+    "SpawnFailed",
+    "Spawned",
+    "StartRequested",
+    "StopKind",
+    "StopRequested",
+    "WorkerEvent",
+    "WorkerExited",
+    "WorkerResumed",
+    "WorkerSuspended",
+    "WorkerUp",
+]
 
 
 # Reports
@@ -166,6 +93,9 @@ class WorkerEnded(OfWorker):
         purpose: Why it was asked to leave, if it was.
         given_up: Why it failed, if it did.
         is_failure: Whether the end was abnormal, and not what it was asked for; or has cost the PIN.
+        short_lives: How many workers in a row have lived less than a second, this one included; `delay_s` follows
+            from it.
+        restart_count: How many restarts count for `max_restarts`, the one that follows included.
     """
 
     status: ExitStatus
@@ -175,6 +105,8 @@ class WorkerEnded(OfWorker):
     purpose: Purpose | None = None
     given_up: GivenUp | None = None
     is_failure: bool = False
+    short_lives: int = 0
+    restart_count: int = 0
 
 
 @record
@@ -223,6 +155,34 @@ class SpawnDelayed(OfWorker):
 
     reason: str
     delay_s: float
+
+
+@record
+class RestartStarted:
+    """The workers of these PINs are stopped, if they have any, and new ones are started."""
+
+    reason: str
+    pins: tuple[Pin, ...]
+    live_count: int
+
+
+@record
+class Scaled:
+    """The catch-all handler has `count` PINs from now on; `plan` is what these have in common."""
+
+    reason: str
+    count: int
+    added: tuple[Pin, ...]
+    removed: tuple[Pin, ...]
+    plan: SlotPlan
+
+
+@record
+class RequestRefused:
+    """An operator wants what cannot be."""
+
+    reason: str
+    because: str
 
 
 @record
@@ -279,7 +239,7 @@ WorkerReport = (
 )
 """What concerns one PIN."""
 
-Report = WorkerReport | StopStarted | AllEnded | EventIgnored
+Report = WorkerReport | RestartStarted | Scaled | RequestRefused | StopStarted | AllEnded | EventIgnored
 
 
 # Effects

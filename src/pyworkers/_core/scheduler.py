@@ -5,7 +5,7 @@ It has nothing to do with time: like the scheduler of an operating system, it pl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pyworkers._core.records import record
 from pyworkers._core.types import PIN_MAX, PINS_MAX, Pin, shown
@@ -89,6 +89,24 @@ def assign(claims: Sequence[Claim], workers: int | None) -> Mapping[Pin, int]:
     else:
         _fill(taken, rest, catch_all, claims[catch_all].handler, workers)
     return {pin: taken[pin] for pin in sorted(taken)}
+
+
+def scaled(own: Collection[Pin], others: Collection[Pin], count: int) -> tuple[list[Pin], list[Pin]]:
+    """Return which PINs to add to the catch-all and which to remove: the lowest free ones, the highest of its own.
+
+    Args:
+        own: Its PINs.
+        others: Those of other handlers.
+        count: How many it shall have.
+    """
+    removed = sorted(own)[count:]
+    added: list[Pin] = []
+    pin = Pin(0)
+    while len(own) + len(added) < count:
+        if pin not in own and pin not in others:
+            added.append(pin)
+        pin = Pin(pin + 1)
+    return added, removed
 
 
 def _fill(taken: dict[Pin, int], rest: list[Pin], place: int, handler: str, workers: int | None) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pyworkers._core import messages as m
-from pyworkers._core import policy, watch
+from pyworkers._core import policy, states, watch
 from pyworkers._core.messages import Effect, GivenUp, Next, StopKind
 from pyworkers._core.records import replace
+from pyworkers._core.tally import Tally
 from pyworkers._core.types import (
     NEVER,
     Abandoned,
@@ -30,6 +31,7 @@ from pyworkers._core.types import (
     ProcessState,
     Purpose,
     Restart,
+    Retired,
     Rung,
     Running,
     SlotPlan,
@@ -37,18 +39,6 @@ from pyworkers._core.types import (
     Starting,
     Stopping,
     Wear,
-)
-
-WorkerEvent = (
-    m.Spawned
-    | m.SpawnFailed
-    | m.WorkerUp
-    | m.WorkerExited
-    | m.WorkerSuspended
-    | m.WorkerResumed
-    | m.Looked
-    | m.Measured
-    | m.Dumped
 )
 
 
@@ -62,15 +52,13 @@ class Slot:
         torn: Whether a worker of it had to be interrupted or killed in a stop, so that a unit of work may be torn.
     """
 
-    __slots__ = ("_attempt", "_doomed", "_jitter", "_restarts", "_short_lives", "ever_up", "plan", "state", "torn")
+    __slots__ = ("_attempt", "_doomed", "_jitter", "_tally", "ever_up", "plan", "state", "torn")
 
     def __init__(self, plan: SlotPlan, jitter: Callable[[float], float]) -> None:
         self.plan = plan
         self._jitter = jitter
         self._attempt = Attempt(0)
-        self._short_lives = 0
-        # The instants of restarts that count for the restart intensity, at most `max_restarts` of them.
-        self._restarts: tuple[float, ...] = ()
+        self._tally = Tally(plan, jitter)
         # Its group was given up: what is left of it is on its way out.
         self._doomed = False
         self.state: SlotState = Backoff(NEVER)
@@ -78,20 +66,8 @@ class Slot:
         self.torn = False
 
     def wakes_at(self) -> float:
-        """Return the instant at which `meet_deadline` is due: part of the state, so there is no timer to cancel."""
-        match self.state:
-            case Backoff(respawn_at):
-                return respawn_at
-            case Running(watch=watched):
-                return watched.wakes_at()
-            case Hung(end_at=end_at):
-                return end_at
-            case Stopping(rungs=rungs):
-                return rungs[0].at
-            case Killing(abandon_at=abandon_at):
-                return abandon_at
-            case Starting() | Finished() | Failed() | Abandoned():
-                return NEVER
+        """Return the instant at which `meet_deadline` is due."""
+        return states.wakes_at(self.state)
 
     def respawn_at(self, at: float) -> None:
         """Where no process is there and one is to come: put it off, or make it due. `NEVER` waits for the next call."""
@@ -117,10 +93,10 @@ class Slot:
                 waiting = purpose is not Purpose.STOP
                 self.state = Killing(attempt, spawned_at, NEVER, purpose) if waiting else Abandoned(attempt, spawned_at)
                 return [m.WorkerAbandoned(self.plan.pin, attempt, waiting)]
-            case Starting() | Finished() | Failed() | Abandoned():
+            case Starting() | Finished() | Failed() | Retired() | Abandoned():
                 return []
 
-    def hear(self, event: WorkerEvent, now: float) -> list[Effect]:
+    def hear(self, event: m.WorkerEvent, now: float) -> list[Effect]:
         """Take news of the worker."""
         state = self.state
         if not isinstance(state, ProcessState):
@@ -134,8 +110,7 @@ class Slot:
                 self.state = Starting(state.attempt, now, confirmed=True)
                 return [m.WorkerStarted(event.pin, event.attempt)]
             case m.SpawnFailed(reason=reason), Starting(confirmed=False):
-                # A failed fork is never tried again at once: the system has to recover first.
-                self._short_lives = max(self._short_lives + 1, 2)
+                self._tally.note_failed_fork()
                 delay_s = self._back_off(now)
                 return [m.SpawnDelayed(event.pin, event.attempt, reason, delay_s)]
             case m.WorkerUp(), Starting():
@@ -170,13 +145,43 @@ class Slot:
                 self.state = replace(state, abandon_at=now + policy.ABANDON_S, purpose=Purpose.STOP)
                 return []
             case Starting() | Running() | Hung() | Stopping() as state:
-                return self._climb(state, self._ladder(kind, now), now, Purpose.STOP)
-            case Killing() | Finished() | Failed() | Abandoned():
+                return self._climb(state, states.ladder(kind, state, self.plan.stop_timeout, now), now, Purpose.STOP)
+            case Killing() | Finished() | Failed() | Retired() | Abandoned():
                 return []
+
+    def restart(self, now: float, at: float) -> list[Effect]:
+        """Start anew, since an operator wants it: what has failed before is forgotten. Where no process is, at `at`."""
+        self._tally.forget()
+        self._doomed = False
+        match self.state:
+            case Backoff() | Finished() | Failed() | Retired():
+                self.state = Backoff(at)
+            case Starting() | Running() | Hung() as state:
+                return self._climb(state, policy.stop_ladder(self.plan.stop_timeout, now), now, Purpose.RESTART)
+            case (Stopping() | Killing()) as state if state.purpose in (Purpose.STOP, Purpose.SCALE):
+                # On its way out for good: a spare that was dismissed, or a PIN that was taken away.
+                self.state = replace(state, purpose=Purpose.RESTART)
+            case Stopping() | Killing() | Abandoned():
+                pass
+        return []
+
+    def retire(self, now: float) -> list[Effect]:
+        """Leave for good, since an operator wants fewer PINs."""
+        match self.state:
+            case Backoff() | Finished() | Failed():
+                self.state = Retired()
+            case Starting() | Running() | Hung() as state:
+                return self._climb(state, policy.stop_ladder(self.plan.stop_timeout, now), now, Purpose.SCALE)
+            case (Stopping() | Killing()) as state:
+                self.state = replace(state, purpose=Purpose.SCALE)
+            case Retired() | Abandoned():
+                pass
+        return []
 
     def give(self, now: float) -> None:
         """Of a spare: let another seat have the process, and be due for a new one soon; its short lives are over."""
-        self._short_lives, self.state = 0, Backoff(now + policy.SPARE_REST_S)
+        self._tally.forget()
+        self.state = Backoff(now + policy.SPARE_REST_S)
 
     def take(self, spare: Pin, now: float) -> list[Effect]:
         """Take the process of that spare for the one that is due."""
@@ -268,29 +273,35 @@ class Slot:
         purpose = state.purpose if isinstance(state, Stopping | Killing) else None
         if isinstance(state, Hung):
             purpose = Purpose.HANG
-        asked = purpose in (Purpose.RECYCLE, Purpose.GROUP)
+        asked = purpose in (Purpose.RECYCLE, Purpose.GROUP, Purpose.RESTART)
         # A spare is stopped before the instance, when no PIN is left that could need it.
-        stopping = purpose is Purpose.STOP or isinstance(state, Abandoned)
+        stopping = purpose in (Purpose.STOP, Purpose.SCALE) or isinstance(state, Abandoned)
         lifetime_s, delay_s = now - state.spawned_at, 0.0
         given_up = None
         if stopping or (normal and self.plan.restart is not Restart.ALWAYS):
             follows = Next.FINISHED if normal else Next.STOPPED
-            self.state = Finished()
+            self.state = Retired() if purpose is Purpose.SCALE else Finished()
         elif (given_up := self._given_up(code, now, asked=purpose)) is not None:
             follows = Next.FAILED
             self.state = Failed()
         else:
             follows = Next.RESPAWN if self.plan.group is None else Next.GROUP
-            if lifetime_s >= policy.SHORT_LIFE_S:
-                self._short_lives = 0
-            elif not asked:
-                self._short_lives += 1
+            self._tally.note_life(lifetime_s, asked=asked)
             delay_s = self._back_off(now, at_once=asked)
         lost = given_up not in (None, GivenUp.GROUP)
-        is_failure = not (normal or asked or stopping) or lost
         return [
             m.WorkerEnded(
-                self.plan.pin, state.attempt, status, lifetime_s, follows, delay_s, purpose, given_up, is_failure
+                self.plan.pin,
+                state.attempt,
+                status,
+                lifetime_s,
+                follows,
+                delay_s,
+                purpose,
+                given_up,
+                is_failure=not (normal or asked or stopping) or lost,
+                short_lives=self._tally.short_lives,
+                restart_count=self._tally.restart_count,
             )
         ]
 
@@ -300,34 +311,16 @@ class Slot:
             return GivenUp.GROUP
         if code in self.plan.permanent_failure_codes:
             return GivenUp.PERMANENT
-        if asked is Purpose.GROUP:
+        if asked in (Purpose.GROUP, Purpose.RESTART):
             return None
         if self.plan.restart is Restart.NEVER:
             return GivenUp.NO_RESTART
-        if asked is Purpose.RECYCLE or self.plan.max_restarts is None:
-            return None
-        restarts = policy.recent(self._restarts, now, self.plan.restart_period)
-        if len(restarts) >= self.plan.max_restarts:
-            return GivenUp.INTENSITY
-        self._restarts = (*restarts, now)
-        return None
+        return None if asked is Purpose.RECYCLE or self._tally.may_restart(now) else GivenUp.INTENSITY
 
     def _back_off(self, now: float, *, at_once: bool = False) -> float:
-        delay_s = 0.0 if at_once else policy.respawn_delay(self._short_lives, self.plan.backoff)
-        if delay_s > 0:
-            delay_s = self._jitter(delay_s)
+        delay_s = 0.0 if at_once else self._tally.delay_s()
         self.state = Backoff(now + delay_s)
         return delay_s
-
-    def _ladder(self, kind: StopKind, now: float) -> tuple[Rung, ...]:
-        match kind:
-            case StopKind.GRACEFUL:
-                return policy.stop_ladder(self.plan.stop_timeout, now)
-            case StopKind.QUICK:
-                promised = self.state.rungs[-1].at if isinstance(self.state, Stopping) else NEVER
-                return policy.quick_ladder(now, min(promised, now + self.plan.stop_timeout))
-            case StopKind.KILL:
-                return (Rung(now, Action.KILL),)
 
     def _climb(
         self, state: Starting | Running | Hung | Stopping, rungs: tuple[Rung, ...], now: float, purpose: Purpose

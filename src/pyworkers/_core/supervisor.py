@@ -18,10 +18,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pyworkers._core import messages as m
 from pyworkers._core.groups import Group
 from pyworkers._core.messages import Effect, Event, StopKind
-from pyworkers._core.slot import Slot, WorkerEvent
+from pyworkers._core.records import replace
+from pyworkers._core.scheduler import scaled
+from pyworkers._core.slot import Slot
+from pyworkers._core.spares import Spares
+from pyworkers._core.states import leaves_on_request, retires
 from pyworkers._core.turns import Turns
 from pyworkers._core.types import (
     NEVER,
+    PINS_MAX,
     Backoff,
     ClosedState,
     Failed,
@@ -29,6 +34,7 @@ from pyworkers._core.types import (
     LiveState,
     Phase,
     Pin,
+    Retired,
     Running,
     SlotPlan,
     SlotState,
@@ -46,17 +52,22 @@ class Supervisor:
         plans: One for each PIN, and for each spare, which takes the place of a fork when a PIN of its handler is due.
         jitter: Turns a delay into the one that is used, so that a crash that many PINs share does not make them all
             fork in the same instant. Injected, because the core has no dice.
+        catch_all: What a PIN of the handler that can be scaled has in common with the others; None where there is
+            no such handler.
     """
 
-    def __init__(self, plans: Iterable[SlotPlan], jitter: Callable[[float], float]) -> None:
+    def __init__(
+        self, plans: Iterable[SlotPlan], jitter: Callable[[float], float], catch_all: SlotPlan | None = None
+    ) -> None:
+        self._jitter = jitter
+        self._catch_all = catch_all
         self._slots = {plan.pin: Slot(plan, jitter) for plan in sorted(plans, key=lambda plan: plan.pin)}
         self._groups = self._grouped()
         self._recycling = Turns()
         # There is one log to dump into.
         self._dumping = Turns()
-        self._spares = self._spares_by_handler()
-        # The spares of each handler that are up, as ordered sets, and how many PINs it has that may still need them.
-        self._parked: dict[int, dict[Pin, None]] = {handler: {} for handler in self._spares}
+        self._spares = Spares(slot for pin, slot in self._slots.items() if is_spare(pin))
+        # How many PINs each handler has that may still need a worker.
         self._open_pins = Counter(slot.plan.handler for pin, slot in self._slots.items() if not is_spare(pin))
         self._now = -NEVER
         self._wakes: list[tuple[float, Pin]] = []
@@ -77,7 +88,7 @@ class Supervisor:
         self._now = now
         effects = self._decide(event)
         effects += self._give_turns()
-        effects += self._dismiss_spares()
+        effects += self._balance_spares()
         if self._open_count == 0 and not self._over:
             self._over = True
             stopped = self._stop_kind is not None
@@ -96,8 +107,12 @@ class Supervisor:
         return None
 
     def snapshot(self) -> Mapping[Pin, SlotState]:
-        """Return the state of every slot, in the order of the PINs."""
-        return {pin: slot.state for pin, slot in self._slots.items()}
+        """Return the state of every slot, in the order of the PINs; of those that were taken away, none."""
+        return {pin: slot.state for pin, slot in self._slots.items() if not isinstance(slot.state, Retired)}
+
+    def plan(self, pin: Pin) -> SlotPlan:
+        """Return the policy of a PIN of the snapshot."""
+        return self._slots[pin].plan
 
     @property
     def phase(self) -> Phase:
@@ -128,12 +143,14 @@ class Supervisor:
                 kind = StopKind.KILL if self._interrupted else StopKind.GRACEFUL
                 self._interrupted = True
                 return self._stop(event, kind, reason)
+            case m.RestartRequested() | m.ScaleRequested():
+                return self._operate(event)
             case m.ForwardRequested(signum):
                 return self._forward(signum)
             case m.DeadlineReached():
                 return self._meet_deadlines()
 
-    def _hear(self, event: WorkerEvent) -> list[Effect]:
+    def _hear(self, event: m.WorkerEvent) -> list[Effect]:
         slot = self._slots.get(event.pin)
         if slot is None:
             return [m.EventIgnored(event, "no such PIN")]
@@ -149,7 +166,7 @@ class Supervisor:
             if self._never_up_count == 0:
                 effects += self._announce(up=True)
         elif not slot.ever_up and isinstance(event, m.WorkerExited) and slot.state is not before:
-            effects += self._announce(up=False)
+            effects += [] if leaves_on_request(before) else self._announce(up=False)
         return effects
 
     def _tell_group(self, slot: Slot) -> list[Effect]:
@@ -168,10 +185,7 @@ class Supervisor:
         effects: list[Effect] = []
         for turns, act in ((self._recycling, Slot.recycle), (self._dumping, Slot.dump)):
             while (pin := turns.take()) is not None:
-                slot = self._slots[pin]
-                before = slot.state
-                effects += act(slot, self._now)
-                self._settle(slot, before)
+                effects += self._let(self._slots[pin], act, self._now)
         return effects
 
     def _announce(self, *, up: bool) -> list[Effect]:
@@ -186,10 +200,70 @@ class Supervisor:
         self._stop_kind = kind
         effects: list[Effect] = [m.StopStarted(reason, kind, self._live_count)]
         for slot in self._slots.values():
-            before = slot.state
-            effects += slot.stop(kind, self._now)
-            self._settle(slot, before)
+            effects += self._let(slot, Slot.stop, kind, self._now)
         return effects
+
+    def _operate(self, event: m.RestartRequested | m.ScaleRequested) -> list[Effect]:
+        if self._over or self._stop_kind is not None or not self._started:
+            because = "it is stopping" if self._started else "it has not started"
+            return [m.RequestRefused(event.reason, because)]
+        match event:
+            case m.RestartRequested(reason, pins):
+                return self._restart(reason, pins)
+            case m.ScaleRequested(reason, count, relative):
+                return self._scale(reason, count, relative=relative)
+
+    def _restart(self, reason: str, wanted: tuple[Pin, ...] | None) -> list[Effect]:
+        known = [pin for pin, slot in self._slots.items() if not is_spare(pin) and not retires(slot.state)]
+        if unknown := set(wanted or ()).difference(known):
+            return [m.RequestRefused(reason, f"there is no PIN {min(unknown)}")]
+        pins = set(known if wanted is None else wanted)
+        # Who lives together starts together.
+        groups = [group for group in self._groups.values() if any(slot.plan.pin in pins for slot in group.slots)]
+        pins |= {slot.plan.pin for group in groups for slot in group.slots if not retires(slot.state)}
+        alone = [self._slots[pin] for pin in sorted(pins) if self._slots[pin].plan.group is None]
+        effects: list[Effect] = [m.RestartStarted(reason, tuple(sorted(pins)), self._live_count)]
+        for group in groups:
+            before = [(slot, slot.state) for slot in group.slots]
+            effects += group.restart(self._now)
+            for slot, state in before:
+                self._settle(slot, state)
+        for slot in alone:
+            effects += self._let(slot, Slot.restart, self._now, self._now)
+        return effects
+
+    def _scale(self, reason: str, count: int, *, relative: bool) -> list[Effect]:
+        plan = self._catch_all
+        if plan is None:
+            return [m.RequestRefused(reason, "no worker is without pins, and only such a one can have more or fewer")]
+        pins = {pin: slot for pin, slot in self._slots.items() if not is_spare(pin) and not retires(slot.state)}
+        own = [pin for pin, slot in pins.items() if slot.plan.handler == plan.handler]
+        count = len(own) + count if relative else count
+        if not 1 <= count <= PINS_MAX:
+            return [m.RequestRefused(reason, f"the number of its PINs must be 1 to {PINS_MAX:,}, got {count:,}")]
+        group = self._groups.get(plan.group) if plan.group is not None else None
+        if group is not None and group.failed:
+            return [m.RequestRefused(reason, f"its group {plan.group} has failed; restart that first")]
+        added, removed = scaled(own, pins.keys() - own, count)
+        effects: list[Effect] = [m.Scaled(reason, count, tuple(added), tuple(removed), plan)]
+        for pin in removed:
+            self._never_up_count -= not self._slots[pin].ever_up
+            effects += self._let(self._slots[pin], Slot.retire, self._now)
+        for pin in added:
+            effects += self._add(replace(plan, pin=pin), group)
+        if added:
+            self._slots = dict(sorted(self._slots.items()))
+        return effects + (self._announce(up=True) if self._never_up_count == 0 else [])
+
+    def _add(self, plan: SlotPlan, group: Group | None) -> list[Effect]:
+        slot = self._slots.get(plan.pin)
+        if slot is None:
+            slot = self._slots[plan.pin] = Slot(plan, self._jitter)
+            self._open_count += 1
+            self._open_pins[plan.handler] += 1
+        self._never_up_count += not slot.ever_up
+        at = self._now if group is None else group.join(slot, self._now)
+        return self._let(slot, Slot.restart, self._now, at)
 
     def _forward(self, signum: int) -> list[Effect]:
         return [
@@ -218,19 +292,24 @@ class Supervisor:
 
     def _spare_for(self, slot: Slot) -> Slot | None:
         """Return a process that waits for just this: a PIN of its handler is due."""
-        parked = self._parked.get(slot.plan.handler)
-        if not parked or is_spare(slot.plan.pin) or not isinstance(slot.state, Backoff):
+        parked = self._spares.parked(slot.plan.handler)
+        if parked is None or is_spare(slot.plan.pin) or not isinstance(slot.state, Backoff):
             return None
-        return self._slots[next(iter(parked))]
+        return self._slots[parked]
 
-    def _dismiss_spares(self) -> list[Effect]:
-        """Stop the spares of the handlers that need none any more: they must not keep the instance alive."""
+    def _balance_spares(self) -> list[Effect]:
         effects: list[Effect] = []
-        for handler in [handler for handler in self._spares if not self._open_pins[handler]]:
-            for slot in self._spares.pop(handler):
-                before = slot.state
-                effects += slot.stop(StopKind.GRACEFUL, self._now)
-                self._settle(slot, before)
+        for slot in self._spares.dismiss(self._open_pins):
+            effects += self._let(slot, Slot.stop, StopKind.GRACEFUL, self._now)
+        for slot in self._spares.recall(self._open_pins):
+            effects += self._let(slot, Slot.restart, self._now, self._now)
+        return effects
+
+    def _let(self, slot: Slot, act: Callable[..., list[Effect]], *arguments: object) -> list[Effect]:
+        """Let a slot do something, and keep the books."""
+        before = slot.state
+        effects = act(slot, *arguments)
+        self._settle(slot, before)
         return effects
 
     def _settle(self, slot: Slot, before: SlotState) -> None:
@@ -241,7 +320,7 @@ class Supervisor:
         opened = isinstance(before, ClosedState) - isinstance(state, ClosedState)
         self._open_count += opened
         if is_spare(pin):
-            self._settle_spare(slot)
+            self._spares.settle(slot)
         else:
             self._open_pins[slot.plan.handler] += opened
             self._live_count += isinstance(state, LiveState) - isinstance(before, LiveState)
@@ -262,20 +341,6 @@ class Supervisor:
             # Instants that were put off stay in the heap until they come; many in a row must not make it grow.
             self._wakes = [(slot.wakes_at(), pin) for pin, slot in self._slots.items() if slot.wakes_at() < NEVER]
             heapq.heapify(self._wakes)
-
-    def _settle_spare(self, spare: Slot) -> None:
-        parked, pin = self._parked[spare.plan.handler], spare.plan.pin
-        if isinstance(spare.state, Running) and not spare.state.suspended:
-            parked[pin] = None
-        else:
-            parked.pop(pin, None)
-
-    def _spares_by_handler(self) -> dict[int, list[Slot]]:
-        spares: dict[int, list[Slot]] = {}
-        for pin, slot in self._slots.items():
-            if is_spare(pin):
-                spares.setdefault(slot.plan.handler, []).append(slot)
-        return spares
 
     def _grouped(self) -> dict[str, Group]:
         slots: dict[str, list[Slot]] = {}

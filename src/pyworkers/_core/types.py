@@ -94,6 +94,10 @@ class Purpose(enum.Enum):
     """It has reached a limit."""
     GROUP = "group"
     """Another PIN of its group has failed."""
+    RESTART = "restart"
+    """An operator wants a new one."""
+    SCALE = "scale"
+    """An operator wants fewer PINs."""
 
 
 class Action(enum.Enum):
@@ -239,6 +243,11 @@ class Failed:
 
 
 @record
+class Retired:
+    """No process, and none will follow unless the PIN is added again: an operator has taken it away."""
+
+
+@record
 class Abandoned:
     """KILL did not end the process (proc(5), state D); it holds PIN and lock until the kernel lets it go."""
 
@@ -248,7 +257,7 @@ class Abandoned:
 
 LiveState = Starting | Running | Hung | Stopping | Killing
 ProcessState = LiveState | Abandoned
-ClosedState = Finished | Failed | Abandoned
+ClosedState = Finished | Failed | Retired | Abandoned
 SlotState = Backoff | LiveState | ClosedState
 
 

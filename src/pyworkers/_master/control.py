@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pyworkers._core.typed import Protocol, cast
 from pyworkers._core.types import NEVER
 from pyworkers._logs import ERROR
+from pyworkers._master.needs import Watcher
 from pyworkers._posix.sockets import Listener, Peer
 
 VERSION = 1
@@ -44,22 +45,6 @@ Answer = Callable[[Reply], None]
 
 class BadRequestError(Exception):
     """A request, or an argument of its verb, is not what was expected; the text is the reply's."""
-
-
-class Watcher(Protocol):
-    """What is needed of the kernel."""
-
-    def now(self) -> float:
-        """Return seconds on a clock that never goes back."""
-        ...
-
-    def watch(self, descriptor: int, events: int) -> None:
-        """Wake for these events of a descriptor."""
-        ...
-
-    def unwatch(self, descriptor: int) -> None:
-        """Wake for it no more."""
-        ...
 
 
 class Requests(Protocol):

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pyworkers._core import messages as m
 from pyworkers._core.notices import Notices
 from pyworkers._core.records import record
-from pyworkers._core.typed import Protocol
 from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin, Previous, Signaled, is_spare
 from pyworkers._logs import ERROR, WARNING
 from pyworkers._master.history import History
-from pyworkers._master.postmortem import PostMortem
+from pyworkers._master.needs import Kernel
 from pyworkers._master.reports import Seat, cause, describe, named
+from pyworkers._master.stacks import Stacks
 from pyworkers._posix.cells import Trace
 from pyworkers._posix.channel import Told
 from pyworkers._posix.kernel import Wake
@@ -31,37 +31,6 @@ OOM_REAPED_S = 2.0
 SIGNAL_OF = {Action.TERMINATE: signal.SIGTERM, Action.INTERRUPT: signal.SIGQUIT, Action.KILL: signal.SIGKILL}
 
 
-class Kernel(Protocol):
-    """What the master needs of the operating system; `_posix.kernel` is the real one."""
-
-    def now(self) -> float:
-        """Return seconds on a clock that never goes back."""
-        ...
-
-    def fork(self, child_main: Callable[[], int], *, leader: bool) -> Pid:
-        """Start a process that runs `child_main` and leaves with its result; raises OSError where it cannot.
-
-        It will be the `leader` of a process group, none of which is to survive it.
-        """
-        ...
-
-    def send(self, pid: Pid, signum: int) -> None:
-        """Send a signal to a process that was forked and has not been reported as ended."""
-        ...
-
-    def private_bytes(self, pid: Pid, limit: int) -> int | None:
-        """Return a process's private memory, or any number up to `limit` that is not below it; None where unknown."""
-        ...
-
-    def oom_kills(self) -> int:
-        """Return how many processes in our surroundings were killed for want of memory since the last call."""
-        ...
-
-    def wait(self, timeout_s: float | None, log_fd: int | None) -> Wake:
-        """Wait for a signal, a record, room in the log, or the time; None waits without end."""
-        ...
-
-
 @record
 class Crew:
     """What compose hands to the master of the other side of fork, which it must not know itself.
@@ -73,7 +42,8 @@ class Crew:
         notice_main: Makes the function that tells a failure; None where nobody wants to hear.
         handlers: The name of the handler of each PIN and spare.
         leaders: The PINs and spares whose workers lead a process group.
-        clear: Is called with the PIN before its worker is forked.
+        add: Is told which PINs the catch-all handler has besides, and sees to it that all of the above know them.
+        clear: Is called with the PIN before its worker is forked; raises OSError where there is no memory for it.
         trace: Returns what the latest worker of the PIN was at.
         beat: Returns when the latest worker of the PIN last proved that it reaches its checkpoints, or None.
         announce: Is told, once, whether every worker came up.
@@ -85,7 +55,8 @@ class Crew:
     release: Callable[[], None]
     notice_main: Callable[[FailureRecord], Callable[[], int]] | None
     handlers: Mapping[Pin, str]
-    leaders: frozenset[Pin]
+    leaders: Collection[Pin]
+    add: Callable[[Sequence[Pin]], None]
     clear: Callable[[Pin], None]
     trace: Callable[[Pin], Trace]
     beat: Callable[[Pin], float | None]
@@ -102,8 +73,7 @@ class Executor:
         self._by_pid: dict[Pid, tuple[Pin, Attempt]] = {}
         self._by_pin: dict[Pin, Pid] = {}
         self._previous: dict[Pin, Previous] = {}
-        self._postmortem = PostMortem()
-        self._hung = ""
+        self.stacks = Stacks(self._ask_stacks, lambda line: crew.log(ERROR, line))
         self.notices = Notices()
         self._notice_pid: Pid | None = None
         # OOM kills that no end of a worker was laid to yet, and until when they may be.
@@ -153,6 +123,9 @@ class Executor:
                 self._send(pin, signum)
             case m.Announce(up):
                 self._crew.announce(up)
+            case m.Scaled(added=added):
+                self._crew.add(added)
+                self._report(effect)
             case m.Finish():
                 pass
             case _:
@@ -184,19 +157,20 @@ class Executor:
             elif pid in self._by_pid:
                 pin, attempt = self._by_pid.pop(pid)
                 events.append(m.WorkerExited(pin, attempt, status))
-        self._log_stacks(wake.dumped)
+        if wake.dumped:
+            self.stacks.feed(wake.dumped, self._kernel.now())
         return events
 
     def next_deadline(self) -> float | None:
         """Return the instant at which `meet_deadline` is due, or None."""
-        deadlines = (self.notices.next_deadline(), self._postmortem.next_deadline())
+        deadlines = (self.notices.next_deadline(), self.stacks.next_deadline())
         return min((at for at in deadlines if at is not None), default=None)
 
     def meet_deadline(self, now: float) -> list[m.Event]:
         """Go on with what runs beside the workers: the telling of failures, the stacks of a hung one."""
         self._tell_failures(now)
-        worker = self._postmortem.worker
-        return [m.Dumped(*worker)] if worker is not None and self._postmortem.done(now) else []
+        dumped = self.stacks.meet_deadline(now)
+        return [] if dumped is None else [m.Dumped(*dumped)]
 
     def speak(self) -> None:
         """Log what has happened. To write a line takes longer than to replace a worker, so that comes first."""
@@ -240,15 +214,14 @@ class Executor:
                 self._send(pin, PROBE)
             case m.Dump():
                 # Named now: when the last line comes, somebody else may sit there.
-                self._hung = f"{self._crew.handlers[pin]} pin={pin} pid={self._by_pin[pin]}"
-                self._postmortem.begin(pin, attempt)
-                self._send(pin, DUMP)
+                who = f"{self._crew.handlers[pin]} pin={pin} pid={self._by_pin[pin]}"
+                self.stacks.of_hung(pin, attempt, who, self._kernel.now())
         return None
 
     def _spawn(self, pin: Pin, attempt: Attempt) -> m.Event:
-        self._crew.clear(pin)
         self._has_forked = True
         try:
+            self._crew.clear(pin)
             child_main = self._crew.worker_main(pin, attempt, self._previous.get(pin))
             pid = self._kernel.fork(child_main, leader=pin in self._crew.leaders)
         except OSError as error:
@@ -258,9 +231,14 @@ class Executor:
         return m.Spawned(pin, attempt)
 
     def _assign(self, pin: Pin, attempt: Attempt, spare: Pin) -> m.Event:
-        self._crew.clear(pin)
-        self._crew.assign(spare, pin, attempt, self._previous.get(pin))
         pid = self._by_pin.pop(spare)
+        try:
+            self._crew.clear(pin)
+        except OSError as error:
+            # The core has given it away: whoever sits there would wait for ever.
+            self._kernel.send(pid, signal.SIGKILL)
+            return m.SpawnFailed(pin, attempt, os.strerror(error.errno or 0))
+        self._crew.assign(spare, pin, attempt, self._previous.get(pin))
         self._by_pid[pid] = (pin, attempt)
         self._by_pin[pin] = pid
         return m.Spawned(pin, attempt)
@@ -286,15 +264,21 @@ class Executor:
                 return [m.InterruptRequested("SIGINT")]
             case signal.SIGQUIT:
                 return [m.StopRequested(m.StopKind.QUICK, "SIGQUIT")]
+            case signal.SIGTTIN | signal.SIGTTOU:
+                step = 1 if signum == signal.SIGTTIN else -1
+                return [m.ScaleRequested(signal.Signals(signum).name, step, relative=True)]
             case signal.SIGUSR1 | signal.SIGUSR2:
                 return [m.ForwardRequested(signum)]
             case _:
                 self._crew.log(WARNING, f"signal ignored signal={signal.Signals(signum).name}; it means nothing here")
                 return []
 
-    def _log_stacks(self, data: bytes) -> None:
-        for line in self._postmortem.feed(data, self._kernel.now()):
-            self._crew.log(ERROR, f"stack {self._hung}: {line}")
+    def _ask_stacks(self, pin: Pin, attempt: Attempt) -> bool:
+        pid = self._by_pin.get(pin)
+        if pid is None or self._by_pid.get(pid) != (pin, attempt):
+            return False
+        self._send(pin, DUMP)
+        return True
 
     def _report(self, report: m.Report) -> None:
         seat = None

@@ -14,7 +14,8 @@ from pyworkers._core import messages as m
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._logs import Journal
 from pyworkers._master.control import Control
-from pyworkers._master.execute import Executor, Kernel
+from pyworkers._master.execute import Executor
+from pyworkers._master.needs import Kernel
 
 STOP_GRACE_S = 1.0
 FINISH_GRACE_S = 10.0

@@ -1,4 +1,4 @@
-"""Collects the stacks of one hung worker at a time, and finds out when there are no more to come.
+"""Collects the stacks of one worker at a time, and finds out when there are no more to come.
 
 Nothing in the stream says that it is over, since C code writes it while the worker's interpreter may be stuck. So it is
 over when the pipe has been quiet for a moment; what never comes at all is the core's business, which has a deadline.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 
-from pyworkers._core.types import Attempt, Pin
-
 QUIET_S = 0.1
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
@@ -18,21 +16,15 @@ _BENEATH_HANDLER = tuple(f'  File "{_PACKAGE}/{module}"' for module in ("_declar
 
 
 class PostMortem:
-    """The dump that is under way.
-
-    Attributes:
-        worker: Whom it was asked of last.
-    """
+    """The dump that is under way."""
 
     def __init__(self) -> None:
-        self.worker: tuple[Pin, Attempt] | None = None
         self._quiet_at: float | None = None
         self._rest = b""
         self._beneath = False
 
-    def begin(self, pin: Pin, attempt: Attempt) -> None:
-        """From here on, what comes is this worker's."""
-        self.worker = (pin, attempt)
+    def begin(self) -> None:
+        """From here on, what comes is another worker's."""
         self._quiet_at = None
         self._rest = b""
         self._beneath = False

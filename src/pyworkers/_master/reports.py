@@ -61,6 +61,15 @@ def describe(report: m.Report, seat: Seat | None) -> tuple[int, str]:
             return _all_ended(report)
         case m.EventIgnored(event, because):
             return DEBUG, f"ignored {event}: {because}"
+        case m.RestartStarted(reason, pins, live_count):
+            return INFO, f"restarting pins={_listed(pins)} reason={reason} workers={live_count}"
+        case m.Scaled(reason, count, added, removed):
+            changes = "".join(
+                f" {what}={_listed(pins)}" for what, pins in (("added", added), ("removed", removed)) if pins
+            )
+            return INFO, f"scaled pins={count}{changes} reason={reason}"
+        case m.RequestRefused(reason, because):
+            return WARNING, f"refused reason={reason}: {because}"
         case m.GroupRestarted(pin, group, live_count):
             return WARNING, f"group restarting {group} after pin={pin} workers={live_count}; all start again"
         case m.GroupFailed(pin, group, live_count, pins):
@@ -119,15 +128,15 @@ def _ended(report: m.WorkerEnded, seat: Seat, who: str) -> tuple[int, str]:
         case m.Next.FINISHED:
             return INFO, f"{line}; finished"
         case m.Next.STOPPED:
-            return INFO, f"{line}{_trace(seat)}; stopped"
+            return INFO, f"{line}{trace_of(seat)}; stopped"
         case m.Next.FAILED:
             assert report.given_up is not None
-            return ERROR, f"{line}{_trace(seat)}; {_GIVEN_UP[report.given_up]}"
+            return ERROR, f"{line}{trace_of(seat)}; {_GIVEN_UP[report.given_up]}"
         case m.Next.GROUP:
-            return abnormal, f"{line}{_trace(seat)}; respawning with its group"
+            return abnormal, f"{line}{trace_of(seat)}; respawning with its group"
         case m.Next.RESPAWN:
             when = f"in {report.delay_s:.1f}s" if report.delay_s else "now"
-            return abnormal, f"{line}{_trace(seat)}; respawning {when}"
+            return abnormal, f"{line}{trace_of(seat)}; respawning {when}"
 
 
 def _all_ended(report: m.AllEnded) -> tuple[int, str]:
@@ -153,7 +162,8 @@ def _listed(pins: tuple[int, ...]) -> str:
     return ",".join(str(pin) for pin in pins[:20]) + more
 
 
-def _trace(seat: Seat) -> str:
+def trace_of(seat: Seat) -> str:
+    """Return what a worker was at, as fields of a line."""
     if seat.trace is None:
         return ""
     trace = seat.trace

@@ -13,11 +13,14 @@ from pyworkers._core import messages as m
 from pyworkers._core.records import record
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.typed import cast
-from pyworkers._core.types import Pin, is_spare, shown
+from pyworkers._core.types import Pin, ProcessState, is_spare, shown
 from pyworkers._logs import ERROR
+from pyworkers._master import story
 from pyworkers._master.control import Answer, BadRequestError, Reply, refusal
 from pyworkers._master.execute import Executor
-from pyworkers._master.status import Status
+from pyworkers._master.status import NAMES, Status
+from pyworkers._posix import process
+from pyworkers._posix.signals import DUMP
 from pyworkers._posix.sockets import Peer
 
 KINDS = {"graceful": m.StopKind.GRACEFUL, "quick": m.StopKind.QUICK, "kill": m.StopKind.KILL}
@@ -60,13 +63,17 @@ class Verbs:
         self._feed = feed
         self._now = now
         self._started_at = now()
-        offset_s = time.time() - self._started_at
+        self._offset_s = time.time() - self._started_at
         self._started_wall = round(time.time(), 3)
-        self._status = Status(executor, offset_s)
+        self._status = Status(executor, self._offset_s)
         self._verbs: Mapping[str, Callable[[Reply, Peer, Answer], None]] = {
             "ping": self._ping,
             "status": self._tell_status,
+            "history": self._tell_history,
+            "stack": self._tell_stack,
             "stop": self._stop,
+            "restart": self._restart,
+            "scale": self._scale,
         }
 
     def answer(self, request: dict[str, object], peer: Peer, answer: Answer) -> None:
@@ -117,6 +124,69 @@ class Verbs:
         self._feed(m.StopRequested(KINDS[kind], f"stop pid={peer.pid}"))
         answer({"ok": True, "pid": self._facts.pid, "timeout": self._facts.stop_timeout})
 
+    def _restart(self, arguments: Reply, peer: Peer, answer: Answer) -> None:
+        pins = self._pins(arguments)
+        _nothing_else(arguments)
+        wanted = None if pins is None else tuple(sorted(pins))
+        decision = self._feed(m.RestartRequested(f"restart pid={peer.pid}", wanted))
+        match decision[0]:
+            case m.RestartStarted(pins=started):
+                answer({"ok": True, "pins": list(started), "timeout": self._facts.stop_timeout})
+            case refused:
+                answer(_refused(refused))
+
+    def _scale(self, arguments: Reply, peer: Peer, answer: Answer) -> None:
+        count = arguments.pop("count", None)
+        _nothing_else(arguments)
+        if type(count) is not int:
+            raise BadRequestError(f"count must be an int, got {shown(count)}")
+        decision = self._feed(m.ScaleRequested(f"scale pid={peer.pid}", count))
+        match decision[0]:
+            case m.Scaled(count=now, added=added, removed=removed):
+                reply: Reply = {"count": now, "added": list(added), "removed": list(removed)}
+                answer({"ok": True, **reply, "timeout": self._facts.stop_timeout})
+            case refused:
+                answer(_refused(refused))
+
+    def _tell_history(self, arguments: Reply, _peer: Peer, answer: Answer) -> None:
+        pin = self._pin(arguments.pop("pin", None))
+        _nothing_else(arguments)
+        now, states = self._now(), self._core.snapshot()
+        (row,) = self._status.workers({pin: states[pin]}, now)
+        plan = self._core.plan(pin)
+        answer(
+            {
+                "ok": True,
+                "name": self._facts.name,
+                "now": round(now + self._offset_s, 3),
+                "worker": row,
+                "events": [
+                    {"at": round(entry.at + self._offset_s, 3), **story.told(entry, plan)}
+                    for entry in self._executor.history.entries(pin)
+                ],
+                "policy": story.policy_of(plan),
+            }
+        )
+
+    def _tell_stack(self, arguments: Reply, _peer: Peer, answer: Answer) -> None:
+        pin = self._pin(arguments.pop("pin", None))
+        _nothing_else(arguments)
+        state, pid = self._core.snapshot()[pin], self._executor.pid(pin)
+        if not isinstance(state, ProcessState) or pid is None:
+            raise BadRequestError(f"PIN {pin} has no process, it is {NAMES[type(state)]}")
+        if DUMP is None or not process.catches(pid, DUMP):
+            raise BadRequestError(f"pid {pid} of PIN {pin} runs another program, which would be ended by being asked")
+        head: Reply = {"handler": self._executor.handler(pin), "pin": pin, "pid": pid}
+
+        def tell(lines: list[str]) -> None:
+            if lines:
+                answer({"ok": True, **head, "stack": lines})
+            else:
+                how = process.condition(pid)
+                answer(refusal(f"stack: pid {pid} of PIN {pin} does not answer; the kernel says of it: {how}"))
+
+        self._executor.stacks.of_asked(pin, state.attempt, tell, self._now())
+
     def _pins(self, arguments: Reply) -> frozenset[Pin] | None:
         """Take the PINs out of the arguments; None where there are none."""
         given = arguments.pop("pins", None)
@@ -131,8 +201,13 @@ class Verbs:
     def _pin(self, given: object) -> Pin:
         # A bool is an int to Python, and no PIN to a person.
         if type(given) is not int or is_spare(Pin(given)) or given not in self._core.snapshot():
-            raise BadRequestError(f"there is no PIN {shown(given)}")
+            raise BadRequestError(f"there is no PIN {given if type(given) is int else shown(given)}")
         return Pin(given)
+
+
+def _refused(effect: m.Effect) -> Reply:
+    assert isinstance(effect, m.RequestRefused)
+    return refusal(f"{effect.reason.partition(' ')[0]}: {effect.because}")
 
 
 def _nothing_else(arguments: Reply) -> None:

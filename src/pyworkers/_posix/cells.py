@@ -1,13 +1,17 @@
 """Memory that the master and its workers share: one byte for each handler, one cell for each PIN.
 
-mmap(2), MAP_SHARED | MAP_ANONYMOUS: inherited across fork, and it outlives the process that wrote it, which is the
+memfd_create(2) and mmap(2), MAP_SHARED: inherited across fork, and it outlives the process that wrote it, which is the
 point: the master reads what a dead worker was at. A cell has one writer, the PIN's live worker, so it needs no lock;
 a worker killed in the middle of a write leaves at worst a garbled label.
+
+A file, if one without a name, so that it can grow: cells are added behind the others, and who has mapped fewer goes on
+with those. It would also outlive an execve(2) of the master, which a mapping does not.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 
 from pyworkers._core.records import record
@@ -42,11 +46,36 @@ class Cells:
 
     def __init__(self, handlers: int, seats: int) -> None:
         self._base = -(-handlers // 64) * 64
-        self._memory = mmap.mmap(-1, self._base + seats * CELL_SIZE)
+        self._file = _unnamed_file()
+        try:
+            self._memory = self._mapped(seats)
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def close(self) -> None:
         """In the master, at the end."""
         self._memory.close()
+        os.close(self._file)
+
+    def grow(self, seats: int) -> None:
+        """Have cells for so many seats, at the least; what there is stays where it is.
+
+        In the master, and in a spare that was forked when there were fewer.
+
+        Raises:
+            OSError: There is no memory for them; nothing has changed.
+        """
+        if self._base + seats * CELL_SIZE > len(self._memory):
+            before, self._memory = self._memory, self._mapped(seats)
+            before.close()
+
+    def _mapped(self, seats: int) -> mmap.mmap:
+        size = -(-(self._base + seats * CELL_SIZE) // mmap.PAGESIZE) * mmap.PAGESIZE
+        # Never shrunk: whoever has mapped more would be ended by SIGBUS.
+        if size > os.fstat(self._file).st_size:
+            os.ftruncate(self._file, size)
+        return mmap.mmap(self._file, size)
 
     def is_cooperative(self, handler: int) -> bool:
         """Whether a worker of this handler has ever reached a checkpoint."""
@@ -97,3 +126,13 @@ class Cells:
         text = at + _LABEL_AT + _LABEL.size
         label = self._memory[text : text + min(length, LABEL_MAX)].decode(errors="replace")
         return Trace(label, done, None if total == _NO_TOTAL else total)
+
+
+def _unnamed_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("pyworkers-cells")
+    import tempfile
+
+    descriptor, path = tempfile.mkstemp()
+    os.unlink(path)
+    return descriptor

@@ -135,6 +135,8 @@ class PosixKernel:
                 self._look_owed = True
             else:
                 suspended += process.suspensions()
-        dumped = self._dumps.read() if self._dumps is not None else b""
+        dumped = b""
+        if self._dumps is not None and any(found[0] == self._dumps.fileno() for found in polled):
+            dumped = self._dumps.read()
         ready = [found for found in polled if found[0] in self._watched] if self._watched else ()
         return Wake(signums, self._channel.read(), suspended, ended, dumped, ready)

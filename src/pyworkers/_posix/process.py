@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -218,6 +219,24 @@ def send(pid: Pid, signum: int) -> None:
     # ESRCH cannot be news, since only reaping ends a process for us; EPERM is a worker that changed its user.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signum)
+
+
+def catches(pid: Pid, signum: int) -> bool:
+    """Whether a process has a trap for a signal; yes, where it does not tell. What it has executed has none."""
+    try:
+        found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", _text(f"/proc/{pid}/status"), re.MULTILINE)
+    except OSError:
+        return True
+    return found is None or bool(int(found[1], 16) >> (signum - 1) & 1)
+
+
+def condition(pid: Pid) -> str:
+    """Return what the kernel says that a process is doing: proc(5), the `State` of its status."""
+    try:
+        found = re.search(r"^State:\s*(.*)$", _text(f"/proc/{pid}/status"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found is not None else "unknown"
 
 
 def end_group() -> None:

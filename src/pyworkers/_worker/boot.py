@@ -107,6 +107,7 @@ def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
         code = ExitCode.STOPPED
         if told:
             assignment = Assignment.unpacked(told)
+            job.binding.cells.grow(assignment.seat + 1)
             code = _work(job, assignment, _take(job, assignment), inheritance)
     return _leave(job, assignment, inheritance, code)
 
