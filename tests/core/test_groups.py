@@ -253,7 +253,7 @@ def test_restart_of_the_group_counts_for_who_failed_alone() -> None:
     stage.tick()
 
     assert stage.exit(Exited(1), 1)[0] == m.WorkerEnded(
-        Pin(1), N2, Exited(1), 0.0, Next.GROUP, 0.0, None, None, is_failure=True
+        Pin(1), N2, Exited(1), 0.0, Next.GROUP, is_failure=True, short_lives=1, restart_count=1
     )
     assert stage.exit(Exited(143), 0)[0].follows is Next.GROUP
     stage.tick()
@@ -266,7 +266,7 @@ def test_worker_that_starts_is_asked_to_leave_with_its_group() -> None:
     stage.start(up=False)
 
     assert stage.exit(Exited(1), 0) == [
-        m.WorkerEnded(Pin(0), N1, Exited(1), 0.0, Next.GROUP, is_failure=True),
+        m.WorkerEnded(Pin(0), N1, Exited(1), 0.0, Next.GROUP, is_failure=True, short_lives=1),
         m.GroupRestarted(Pin(0), "g", 1),
         *_term(1),
         m.Announce(up=False),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from pyworkers._core.messages import StopKind
+from pyworkers._core.records import replace
 from pyworkers._core.types import FIRST_SPARE, Attempt, ExitStatus, Pin
 from sim.worker import Worker
 from sim.world import ABNORMAL, NORMAL, PERMANENT, World, plan_of, spare_plans
@@ -39,7 +40,11 @@ class SupervisorMachine(RuleBasedStateMachine):
         ]
         handlers = {plan.handler for plan in plans}
         plans += spare_plans([handler for handler in data.draw(spares) if handler in handlers], pick)
-        self.world = World(plans, shrink)
+        catch_all = None
+        if data.draw(st.booleans()):
+            catch_all = replace(plan_of(0, pick, pick([None, "all"])), handler=2)
+            plans += [replace(catch_all, pin=Pin(pin)) for pin in range(20, 20 + data.draw(st.integers(1, 2)))]
+        self.world = World(plans, shrink, catch_all)
         self.peace = peace  # events before the first stop, or most histories would be over before they began
         self.world.start()
         self.world.meet()
@@ -146,6 +151,15 @@ class SupervisorMachine(RuleBasedStateMachine):
     def interrupt(self, times: int) -> None:
         for _ in range(times):
             self.world.interrupt()
+
+    @rule(data=st.data(), some=st.booleans())
+    def restart(self, data: st.DataObject, *, some: bool) -> None:
+        pins = [seat.plan.pin for seat in self.world.wanted()]
+        self.world.restart(data.draw(st.lists(st.sampled_from([*pins, Pin(777)]), min_size=1)) if some else None)
+
+    @rule(count=st.integers(-2, 5), relative=st.booleans())
+    def scale(self, count: int, *, relative: bool) -> None:
+        self.world.scale(count, relative=relative)
 
     @rule()
     def forward(self) -> None:

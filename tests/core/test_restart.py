@@ -102,7 +102,7 @@ def test_exit_is_no_surprise_before_the_fork_is_confirmed() -> None:
     effects = stage.exit(Exited(1))
 
     assert effects == [
-        m.WorkerEnded(Pin(0), Attempt(1), Exited(1), 0.0, Next.RESPAWN, is_failure=True),
+        m.WorkerEnded(Pin(0), Attempt(1), Exited(1), 0.0, Next.RESPAWN, is_failure=True, short_lives=1),
         m.Announce(up=False),
     ]
     assert stage.tick() == _spawned(0, 2)
@@ -152,7 +152,7 @@ def test_death_by_signal_is_never_a_normal_exit(status: ExitStatus) -> None:
     stage.start()
 
     assert stage.exit(status)[0] == m.WorkerEnded(
-        Pin(0), Attempt(1), status, 0.0, Next.RESPAWN, 0.0, None, None, is_failure=True
+        Pin(0), Attempt(1), status, 0.0, Next.RESPAWN, is_failure=True, short_lives=1
     )
 
 
@@ -163,7 +163,7 @@ def test_restart_always_replaces_also_who_ended_normally(status: ExitStatus) -> 
     stage.start()
 
     assert stage.exit(status) == [
-        m.WorkerEnded(Pin(0), Attempt(1), status, 0.0, Next.RESPAWN, is_failure=status != Exited(0))
+        m.WorkerEnded(Pin(0), Attempt(1), status, 0.0, Next.RESPAWN, is_failure=status != Exited(0), short_lives=1)
     ]
     assert stage.tick() == _spawned(0, 2)
 
@@ -291,7 +291,16 @@ def test_restart_intensity_gives_up_one_beyond_the_most() -> None:
     stage.at(30.0)
 
     assert stage.exit(Exited(1)) == [
-        m.WorkerEnded(Pin(0), Attempt(3), Exited(1), 10.0, Next.FAILED, 0.0, None, GivenUp.INTENSITY, is_failure=True)
+        m.WorkerEnded(
+            Pin(0),
+            Attempt(3),
+            Exited(1),
+            10.0,
+            Next.FAILED,
+            given_up=GivenUp.INTENSITY,
+            is_failure=True,
+            restart_count=2,
+        )
     ]
     assert stage.state() == Failed()
     assert stage.wakes_in is None
@@ -370,7 +379,15 @@ def test_restart_intensity_counts_normal_ends_under_always() -> None:
     stage.tick()
 
     assert stage.exit(Exited(0))[0] == m.WorkerEnded(
-        Pin(0), Attempt(2), Exited(0), 0.0, Next.FAILED, 0.0, None, GivenUp.INTENSITY, is_failure=True
+        Pin(0),
+        Attempt(2),
+        Exited(0),
+        0.0,
+        Next.FAILED,
+        given_up=GivenUp.INTENSITY,
+        is_failure=True,
+        short_lives=1,
+        restart_count=1,
     )
 
 

@@ -335,7 +335,9 @@ def test_end_of_who_was_a_spare_is_its_pins() -> None:
     stage.now += 5.0
 
     assert stage.exit(Exited(1)) == [
-        m.WorkerEnded(Pin(0), N2, Exited(1), 5.0, Next.FAILED, given_up=GivenUp.INTENSITY, is_failure=True),
+        m.WorkerEnded(
+            Pin(0), N2, Exited(1), 5.0, Next.FAILED, given_up=GivenUp.INTENSITY, is_failure=True, restart_count=1
+        ),
         _act(Action.TERMINATE, S1, 2),
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pyworkers._core import messages, scheduler, types
+from pyworkers._core import events, messages, scheduler, types
 from pyworkers._core.messages import StopKind
 from pyworkers._core.types import (
     NEVER,
@@ -66,7 +66,7 @@ def test_words_are_those_of_the_options_and_of_the_signals() -> None:
     assert [restart.value for restart in Restart] == ["on-failure", "always", "never"]
     assert [limit.value for limit in Limit] == ["max_runtime", "max_rss"]
     assert [action.value for action in Action] == ["TERM", "QUIT", "KILL"]
-    assert [purpose.value for purpose in Purpose] == ["stop", "hang", "recycle", "group"]
+    assert [purpose.value for purpose in Purpose] == ["stop", "hang", "recycle", "group", "restart", "scale"]
 
 
 def test_stops_are_ordered_by_how_hard_they_are() -> None:
@@ -77,7 +77,7 @@ def test_stops_are_ordered_by_how_hard_they_are() -> None:
 
 VALUES = [
     value
-    for module in (types, messages, scheduler)
+    for module in (types, events, messages, scheduler)
     for value in vars(module).values()
     if "__match_args__" in getattr(value, "__dict__", ()) and value.__module__ == module.__name__
 ]

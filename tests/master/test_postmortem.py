@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pyworkers
-from pyworkers._core.types import Attempt, Pin
 from pyworkers._master.postmortem import QUIET_S, PostMortem
 
 PACKAGE = pyworkers.__path__[0]
@@ -24,7 +23,7 @@ Current thread 0x00007f70fe3bbb80 (most recent call first):
 
 def begun() -> PostMortem:
     made = PostMortem()
-    made.begin(Pin(3), Attempt(1))
+    made.begin()
     return made
 
 
@@ -72,8 +71,7 @@ def test_next_dump_begins_afresh() -> None:
     dump = begun()
     dump.feed(b'Thread 0x1\n  File "' + f"{PACKAGE}/_declare.py".encode() + b'", line 1 in call\nhalf a li', 1.0)
 
-    dump.begin(Pin(4), Attempt(2))
+    dump.begin()
 
-    assert dump.worker == (4, 2)
     assert dump.next_deadline() is None
     assert dump.feed(b'  File "/app/shop.py", line 1 in f\n', 5.0) == ['  File "/app/shop.py", line 1 in f']

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pyworkers._core.messages import StopKind
+from pyworkers._core.records import replace
 from pyworkers._core.types import Attempt, ExitStatus, Pin, Restart, SlotPlan
 from sim.ledger import Step
 from sim.worker import Worker
@@ -24,6 +25,9 @@ PACES_S = (0.01, 0.15, 0.38, 1.9, 9.5)
 
 WIDE_EVERY = 100
 """One instance in so many has more PINs than deadlines are met in one go."""
+
+CATCH_ALL = 2
+"""The handler that can be scaled, where there is such a one."""
 
 LONG_EVERY = 50
 """One instance in so many has limits that nobody reaches, and lives for thousands of events."""
@@ -109,7 +113,12 @@ class Chaos:
         else:
             plans = self._plans(dice.randint(1, 6), endless=dice.random() < 0.3)
             self.nature = Nature(dice.choice((10, 60, 150, 300)), 20, dice.choice((1, 6)), dice.choice((0, 1, 4)))
-        self.world = World(plans, dice.choice((0.5, 0.75, 1.0)))
+        catch_all = None
+        if dice.random() < 0.6:
+            catch_all = replace(self._plan(0, dice.choice((None, None, "all")), endless=False), handler=CATCH_ALL)
+            free = [pin for pin in range(200) if pin not in {plan.pin for plan in plans}]
+            plans += [replace(catch_all, pin=Pin(pin)) for pin in dice.sample(free, dice.choice((1, 1, 2, 3)))]
+        self.world = World(plans, dice.choice((0.5, 0.75, 1.0)), catch_all)
         self.world.on_fork = self._cast
         self.statuses = [status for status, weight in self._weights() for _ in range(weight)]
 
@@ -304,6 +313,21 @@ class Chaos:
     def _forward(self) -> None:
         self.world.forward(10)
 
+    def _restart(self) -> None:
+        dice, world = self.dice, self.world
+        pins = [seat.plan.pin for seat in world.wanted()]
+        if dice.random() < 0.3 or not pins:
+            world.restart(None)
+        else:
+            wanted = dice.sample(pins, min(len(pins), dice.choice((1, 1, 2, 3))))
+            world.restart([*wanted, *([Pin(777)] if dice.random() < 0.1 else [])])
+
+    def _scale(self) -> None:
+        if self.dice.random() < 0.5:
+            self.world.scale(self.dice.choice((-1, 1)), relative=True)
+        else:
+            self.world.scale(self.dice.randint(0, 5), relative=False)
+
     def _stray(self) -> None:
         dice, world = self.dice, self.world
         status = dice.choice(self.statuses)
@@ -340,6 +364,8 @@ WEIGHTED: dict[Callable[[Chaos], object], int] = {
     Chaos._dumped: 1,
     Chaos._dumped_in_time: 6,
     Chaos._moods: 3,
+    Chaos._restart: 2,
+    Chaos._scale: 2,
     Chaos._forward: 1,
     Chaos._stray: 3,
     Chaos._again: 1,

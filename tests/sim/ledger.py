@@ -22,6 +22,8 @@ from pyworkers._core.types import (
     Hung,
     Killing,
     Pin,
+    Purpose,
+    Retired,
     Running,
     SlotPlan,
     SlotState,
@@ -58,6 +60,7 @@ class Ledger:
 
     Args:
         plans: One for each PIN and each spare.
+        catch_all: What the PINs of the handler that can be scaled have in common.
         shrink: What the jitter does to every delay: a factor between 0.5 and 1.
 
     Attributes:
@@ -70,14 +73,17 @@ class Ledger:
         blind: Whether memory cannot be told.
     """
 
-    def __init__(self, plans: Iterable[SlotPlan], shrink: float = 1.0) -> None:
+    def __init__(self, plans: Iterable[SlotPlan], shrink: float = 1.0, catch_all: SlotPlan | None = None) -> None:
+        self.catch_all = catch_all
+        self.dismissed: set[int] = set()
         self.seats = {plan.pin: Seat(plan) for plan in sorted(plans, key=lambda plan: plan.pin)}
         self.flocks: dict[str, Flock] = {}
         for seat in self.seats.values():
             if seat.plan.group is not None:
                 seat.flock = self.flocks.setdefault(seat.plan.group, Flock(seat.plan.group, []))
                 seat.flock.seats.append(seat)
-        self.core = Supervisor([seat.plan for seat in reversed(self.seats.values())], lambda delay_s: delay_s * shrink)
+        plans = [seat.plan for seat in reversed(self.seats.values())]
+        self.core = Supervisor(plans, lambda delay_s: delay_s * shrink, catch_all)
         self.shrink = shrink
         self.now = 500.0
         self.started = False
@@ -115,8 +121,12 @@ class Ledger:
         return [seat.worker for seat in self.seats.values() if seat.worker is not None]
 
     def pins(self) -> list[Seat]:
-        """Return the seats without those of the spares."""
-        return [seat for seat in self.seats.values() if not seat.spare]
+        """Return the seats without those of the spares, and of PINs that were taken away."""
+        return [seat for seat in self.seats.values() if not seat.spare and seat.over is not Retired]
+
+    def wanted(self) -> list[Seat]:
+        """Return those of them that no operator has taken away."""
+        return [seat for seat in self.pins() if not seat.retiring]
 
     def working(self) -> list[Worker]:
         """Return the workers that were not reaped, nor abandoned; no spares."""
@@ -132,14 +142,20 @@ class Ledger:
         ]
 
     def note_dismissals(self) -> None:
-        """Note that spares leave whose handler has no PIN any more."""
+        """Note that spares leave whose handler has no PIN any more, and come back where it has one again."""
         needed = {seat.plan.handler for seat in self.pins() if seat.over is None}
+        for seat in [seat for seat in self.seats.values() if seat.spare]:
+            if seat.plan.handler in needed and seat.plan.handler in self.dismissed:
+                seat.renew(self.now, self.now)
+                self.counts["spare recalled"] += 1
+        handlers = {seat.plan.handler for seat in self.seats.values() if seat.spare}
+        before, self.dismissed = self.dismissed, handlers - needed
         for seat in self.seats.values():
-            if not seat.spare or seat.over is not None or seat.plan.handler in needed:
+            if not seat.spare or seat.over is not None or seat.plan.handler not in self.dismissed - before:
                 continue
             if seat.worker is None:
                 seat.close(Finished)
-            elif seat.worker.purpose is None:
+            elif seat.worker.purpose in (None, Purpose.RESTART):
                 seat.worker.stop(StopKind.GRACEFUL, self.now, seat.plan.stop_timeout)
                 self.counts["spare dismissed"] += 1
 
@@ -152,9 +168,12 @@ class Ledger:
     def check(self) -> None:
         """Check what must hold after every step."""
         states = self.core.snapshot()
-        assert list(states) == list(self.seats)
+        seats = {pin: seat for pin, seat in self.seats.items() if seat.over is not Retired}
+        assert list(states) == list(seats)
+        for pin in self.seats.keys() - seats.keys():
+            self._wakes[pin] = NEVER
         waiting = dumping = 0
-        for (pin, state), seat in zip(states.items(), self.seats.values(), strict=True):
+        for (pin, state), seat in zip(states.items(), seats.values(), strict=True):
             before = self.states.get(pin)
             if state is not before:
                 self._wakes[pin] = wakes_at(state)
@@ -177,8 +196,8 @@ class Ledger:
         closed = all(seat.over is not None for seat in self.seats.values())
         assert (self.finish is not None) is closed, "Finish comes with the last end"
         if self.announced is None and self.finish is None:
-            assert not all(seat.ever_up for seat in self.pins()), "nobody said that all are up"
-            assert not any(seat.missed for seat in self.pins()), "nobody said that one was never up"
+            assert not all(seat.ever_up for seat in self.wanted()), "nobody said that all are up"
+            assert not any(seat.missed for seat in self.wanted()), "nobody said that one was never up"
 
     def _check_state(self, seat: Seat, worker: Worker | None, state: SlotState) -> None:
         if worker is None:

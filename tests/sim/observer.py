@@ -16,8 +16,8 @@ from sim.ledger import Ledger
 from sim.seats import Seat, delay_of
 from sim.worker import DUMP_TIMEOUT_S, DUMP_TURN_S, EPSILON_S, LATE_S, MEASURE_INTERVAL_S, SPARE_REST_S, Worker
 
-AFTERWARDS = (m.EventIgnored, m.WorkerEnded, m.SuspensionNoted)
-"""What may still come after Finish: news of abandoned workers, for the log."""
+AFTERWARDS = (m.EventIgnored, m.RequestRefused, m.WorkerEnded, m.SuspensionNoted)
+"""What may still come after Finish: news of abandoned workers, and answers to operators, for the log."""
 
 
 class Observer(Ledger):
@@ -231,8 +231,8 @@ class Observer(Ledger):
 
     def _announce(self, effect: m.Announce) -> None:
         assert self.announced is None, "announced twice"
-        assert effect.up is all(seat.ever_up for seat in self.pins())
-        assert effect.up is not any(seat.missed for seat in self.pins())
+        assert effect.up is all(seat.ever_up for seat in self.wanted())
+        assert effect.up is not any(seat.missed for seat in self.wanted())
         self.announced = effect.up
 
     def _ended(self, report: m.WorkerEnded) -> None:

@@ -12,6 +12,7 @@ from pyworkers._core import messages as m
 from pyworkers._core.messages import GivenUp, Next
 from pyworkers._core.types import (
     NEVER,
+    Abandoned,
     Exited,
     ExitStatus,
     Failed,
@@ -19,6 +20,7 @@ from pyworkers._core.types import (
     Pin,
     Purpose,
     Restart,
+    Retired,
     SlotPlan,
     is_spare,
 )
@@ -33,6 +35,8 @@ class Seat:
         due: Where no worker is there and one is to come: when; never, while it waits for its group.
         over: The closed state that it must be in; None while it is open.
         restarts: When each restart was granted that counts for `max_restarts`.
+        restart_count: How many of them counted at the last one.
+        retiring: Whether an operator has taken the PIN away.
         missed: Whether a worker of it has ended, or it was given up, before it was ever up.
         turn: Whether it is in recycling: from the first TERM until its successor is up, or none follows.
     """
@@ -45,6 +49,8 @@ class Seat:
     over: type | None = None
     short_lives: int = 0
     restarts: list[float] = field(default_factory=list)
+    restart_count: int = 0
+    retiring: bool = False
     ever_up: bool = False
     missed: bool = False
     turn: bool = False
@@ -58,6 +64,28 @@ class Seat:
         """Note that no worker is there, and that none will follow."""
         assert self.over is None, "closed twice"
         self.over, self.turn = how, False
+
+    def renew(self, now: float, due: float) -> None:
+        """Note that an operator wants it started anew: nothing that was counts, and where nobody is, one is due."""
+        self.short_lives, self.restarts, self.restart_count, self.retiring = 0, [], 0, False
+        if self.worker is None:
+            if self.over is not Abandoned:
+                self.over, self.due, self.missed = None, due, False
+        elif self.worker.purpose is None:
+            self.worker.ask(Purpose.RESTART, now, self.plan.stop_timeout)
+        elif self.worker.purpose in (Purpose.STOP, Purpose.SCALE):
+            self.worker.purpose = Purpose.RESTART
+
+    def retire(self, now: float) -> None:
+        """Note that an operator has taken the PIN away."""
+        self.retiring = True
+        if self.worker is None:
+            self.over = None
+            self.close(Retired)
+        elif self.worker.purpose is None:
+            self.worker.ask(Purpose.SCALE, now, self.plan.stop_timeout)
+        else:
+            self.worker.purpose = Purpose.SCALE
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +116,21 @@ class Flock:
             elif seat.worker.purpose is None:
                 seat.worker.ask(Purpose.GROUP, now, seat.plan.stop_timeout)
 
+    def renew(self, now: float) -> None:
+        """Note that an operator wants all of the group started anew, when the last that lives has ended."""
+        self.failed, self.restart_at, self.old = False, now, self.living()
+        for seat in self.seats:
+            if not seat.retiring:
+                seat.renew(now, NEVER)
+        self.go_on(now)
+
+    def go_on(self, now: float) -> None:
+        """Note that all of the group are due where a restart has waited for the last end."""
+        if self.restart_at is not None and not self.living():
+            for member in self.seats:
+                member.due = max(now, self.restart_at)
+            self.restart_at = None
+
 
 def delay_of(seat: Seat, shrink: float) -> float:
     """Return the backoff that the short lives so far have earned."""
@@ -101,12 +144,15 @@ def end(seat: Seat, status: ExitStatus, now: float, shrink: float, *, stopping: 
     """Note the end of a seat's worker, and return the reports that must follow from it."""
     worker, flock = seat.worker, seat.flock
     assert worker is not None
-    seat.worker, worker.reaped, seat.missed = None, True, not seat.ever_up
+    seat.worker, worker.reaped = None, True
     purpose = Purpose.HANG if worker.purpose is None and worker.hung else worker.purpose
-    asked = purpose in (Purpose.RECYCLE, Purpose.GROUP)
+    asked = purpose in (Purpose.RECYCLE, Purpose.GROUP, Purpose.RESTART)
+    stopping = stopping or purpose is Purpose.SCALE
     lifetime_s, delay_s = now - worker.spawned_at, 0.0
     follows, given_up = _verdict(seat, status, purpose, now, stopping=stopping)
     reports: list[m.Effect] = []
+    renewed = purpose is Purpose.RESTART and follows in (Next.RESPAWN, Next.GROUP)
+    seat.missed = seat.missed or not (seat.ever_up or renewed or purpose is Purpose.SCALE)
     if follows in (Next.RESPAWN, Next.GROUP):
         if lifetime_s >= SHORT_LIFE_S:
             seat.short_lives = 0
@@ -116,15 +162,27 @@ def end(seat: Seat, status: ExitStatus, now: float, shrink: float, *, stopping: 
             delay_s = delay_of(seat, shrink)
         seat.due = now + delay_s
     else:
-        seat.close(Failed if follows is Next.FAILED else Finished)
+        seat.close(Failed if follows is Next.FAILED else Retired if purpose is Purpose.SCALE else Finished)
     normal = isinstance(status, Exited) and status.code in seat.plan.normal_exit_codes
     is_failure = not (normal or asked or stopping) or given_up not in (None, GivenUp.GROUP)
     reports.append(
         m.WorkerEnded(
-            seat.plan.pin, worker.attempt, status, lifetime_s, follows, delay_s, purpose, given_up, is_failure
+            seat.plan.pin,
+            worker.attempt,
+            status,
+            lifetime_s,
+            follows,
+            delay_s,
+            purpose,
+            given_up,
+            is_failure,
+            seat.short_lives,
+            seat.restart_count,
         )
     )
-    if flock is not None and not stopping:
+    if flock is not None and purpose is Purpose.SCALE:
+        flock.go_on(now)
+    elif flock is not None and not stopping:
         reports += _tell(flock, seat, follows, now)
     return reports
 
@@ -144,7 +202,7 @@ def _verdict(
     if code in plan.permanent_failure_codes:
         return Next.FAILED, GivenUp.PERMANENT
     again = Next.RESPAWN if seat.flock is None else Next.GROUP
-    if purpose is Purpose.GROUP:
+    if purpose in (Purpose.GROUP, Purpose.RESTART):
         return again, None
     if plan.restart is Restart.NEVER:
         return Next.FAILED, GivenUp.NO_RESTART
@@ -152,6 +210,7 @@ def _verdict(
         if sum(now - at < plan.restart_period for at in seat.restarts) >= plan.max_restarts:
             return Next.FAILED, GivenUp.INTENSITY
         seat.restarts = [*seat.restarts, now][-plan.max_restarts - 1 :]
+        seat.restart_count = sum(now - at < plan.restart_period for at in seat.restarts)
         if len(seat.restarts) > plan.max_restarts:
             assert seat.restarts[-1] - seat.restarts[0] >= plan.restart_period, "more restarts than are allowed"
     return again, None
@@ -178,8 +237,5 @@ def _tell(flock: Flock, seat: Seat, follows: Next, now: float) -> list[m.Effect]
             flock.leave(now)
             reports.append(m.GroupRestarted(pin, flock.name, live_count))
         flock.restart_at = max(due, flock.restart_at or 0.0)
-    if flock.restart_at is not None and not flock.living():
-        for member in flock.seats:
-            member.due = max(now, flock.restart_at)
-        flock.restart_at = None
+    flock.go_on(now)
     return reports

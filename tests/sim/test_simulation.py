@@ -23,6 +23,11 @@ The faults, each put into a copy of the core:
 - a suspended spare is assigned
 - a spare of another handler is taken
 - spares are not dismissed
+- what failed before counts after an operator's restart
+- a PIN that is added while its process leaves has two
+- a PIN that is taken away is followed by a new process
+- spares do not come back with the first PIN of their handler
+- a group that an operator starts anew does not wait for its last worker
 - a spare that was abandoned is followed by a new one
 """
 
@@ -67,7 +72,7 @@ def test_random_histories_keep_every_promise() -> None:
         *(f"recycled for {limit.value}" for limit in Limit),
         *(action.value for action in Action),
         *("exit code 0", "exit code 1", "exit code 254", "full batch", "look forgiven"),
-        *("spare dismissed", "spare abandoned", "machine suspended", "master suspended"),
+        *("spare dismissed", "spare abandoned", "spare recalled", "machine suspended", "master suspended"),
     }
     assert counts.keys() >= expected, expected - counts.keys()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyworkers._core import messages as m
 from pyworkers._core.messages import StopKind
+from pyworkers._core.records import replace
 from pyworkers._core.supervisor import DEADLINES_PER_WAKE
 from pyworkers._core.types import (
     FIRST_SPARE,
@@ -33,7 +34,7 @@ from pyworkers._core.types import (
     Vanished,
 )
 from sim.observer import Observer
-from sim.seats import Seat, end
+from sim.seats import Flock, Seat, end
 from sim.worker import Worker
 
 NORMAL = (Exited(0), Exited(42))
@@ -219,8 +220,68 @@ class World(Observer):
                 forced = Action.INTERRUPT in seat.worker.acts or Action.KILL in seat.worker.acts
                 self.torn = self.torn or (forced and not seat.spare)
                 seat.worker.stop(kind, self.now, seat.plan.stop_timeout)
+                # From here on it leaves for the same reason as all others.
+                seat.retiring = False
             elif seat.over is None:
                 seat.close(Finished)
+
+    def restart(self, pins: Sequence[Pin] | None) -> None:
+        """Ask for new processes on these PINs, or on all."""
+        known = {seat.plan.pin for seat in self.wanted()}
+        asked = known if pins is None else set(pins)
+        event = m.RestartRequested("world", None if pins is None else tuple(pins))
+        if self._refused(event, bad=not asked <= known):
+            return
+        flocks = [flock for flock in self.flocks.values() if any(seat.plan.pin in asked for seat in flock.seats)]
+        asked |= {seat.plan.pin for flock in flocks for seat in flock.seats if not seat.retiring}
+        report = m.RestartStarted("world", tuple(sorted(asked)), len(self.working()))
+        for flock in flocks:
+            flock.renew(self.now)
+        for pin in sorted(asked):
+            if self.seats[pin].flock is None:
+                self.seats[pin].renew(self.now, self.now)
+        self.note_dismissals()
+        assert self.feed(event)[0] == report
+
+    def scale(self, count: int, *, relative: bool) -> None:
+        """Ask for so many PINs of the catch-all handler, or for so many more."""
+        event, plan = m.ScaleRequested("world", count, relative), self.catch_all
+        own = {seat.plan.pin for seat in self.wanted() if plan is not None and seat.plan.handler == plan.handler}
+        count = len(own) + count if relative else count
+        flock = self.flocks.get(plan.group) if plan is not None and plan.group is not None else None
+        if self._refused(event, bad=plan is None or count < 1 or (flock is not None and flock.failed)):
+            return
+        assert plan is not None
+        added, removed = [], []
+        while len(own) > count:
+            removed.insert(0, max(own))
+            own.remove(removed[0])
+            self.seats[removed[0]].retire(self.now)
+        taken = {seat.plan.pin for seat in self.wanted()}
+        while len(own) < count:
+            pin = next(Pin(number) for number in range(10**6) if number not in taken)
+            added.append(pin)
+            own.add(pin)
+            taken.add(pin)
+            self._add(replace(plan, pin=pin), flock)
+        self.note_dismissals()
+        assert self.feed(event)[0] == m.Scaled("world", count, tuple(added), tuple(removed), plan)
+
+    def _add(self, plan: SlotPlan, flock: Flock | None) -> None:
+        if plan.pin not in self.seats:
+            self.seats = dict(sorted({**self.seats, plan.pin: Seat(plan, flock)}.items()))
+            if flock is not None:
+                flock.seats.append(self.seats[plan.pin])
+        self.seats[plan.pin].renew(self.now, NEVER if flock is not None and flock.restart_at is not None else self.now)
+
+    def _refused(self, event: m.RestartRequested | m.ScaleRequested, *, bad: bool) -> bool:
+        """Feed what cannot be, and see that nothing happens; return whether it was such a wish."""
+        if not bad and self.started and not self.stops and self.finish is None:
+            return False
+        before = self.states
+        assert [type(effect) for effect in self.feed(event)] == [m.RequestRefused]
+        self._assert_unchanged(before)
+        return True
 
     def forward(self, signum: int) -> None:
         """Send the user's own signal to the master."""

@@ -46,9 +46,10 @@ def retires(state: SlotState) -> bool:
     return leaving or isinstance(state, Retired)
 
 
-def leaves_on_request(state: SlotState) -> bool:
-    """Whether an operator wanted the process of this state to leave: no verdict on who was not up by then."""
-    return isinstance(state, Stopping | Killing) and state.purpose in (Purpose.RESTART, Purpose.SCALE)
+def left_on_request(before: SlotState, after: SlotState) -> bool:
+    """Whether the process that has ended was unwanted by an operator, who has what was wanted instead."""
+    asked = isinstance(before, Stopping | Killing) and before.purpose in (Purpose.RESTART, Purpose.SCALE)
+    return asked and isinstance(after, Backoff | Retired)
 
 
 def ladder(kind: StopKind, state: SlotState, stop_timeout: float, now: float) -> tuple[Rung, ...]:

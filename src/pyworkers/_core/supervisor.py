@@ -22,7 +22,7 @@ from pyworkers._core.records import replace
 from pyworkers._core.scheduler import scaled
 from pyworkers._core.slot import Slot
 from pyworkers._core.spares import Spares
-from pyworkers._core.states import leaves_on_request, retires
+from pyworkers._core.states import left_on_request, retires
 from pyworkers._core.turns import Turns
 from pyworkers._core.types import (
     NEVER,
@@ -166,7 +166,7 @@ class Supervisor:
             if self._never_up_count == 0:
                 effects += self._announce(up=True)
         elif not slot.ever_up and isinstance(event, m.WorkerExited) and slot.state is not before:
-            effects += [] if leaves_on_request(before) else self._announce(up=False)
+            effects += [] if left_on_request(before, slot.state) else self._announce(up=False)
         return effects
 
     def _tell_group(self, slot: Slot) -> list[Effect]:

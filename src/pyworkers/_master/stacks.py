@@ -1,7 +1,7 @@
 """Whose stacks are asked for: one process at a time, since all write into one pipe.
 
-A hung one goes first, since it waits to be replaced. The stacks of a hung worker go into the log, those that an operator
-wants to see to whoever asked.
+A hung one goes first, since it waits to be replaced. The stacks of a hung worker go into the log, those that an
+operator wants to see to whoever asked.
 """
 
 from __future__ import annotations
