@@ -80,7 +80,7 @@ class Seat:
         """Note that an operator has taken the PIN away."""
         self.retiring = True
         if self.worker is None:
-            self.over = None
+            self.over, self.due = None, NEVER
             self.close(Retired)
         elif self.worker.purpose is None:
             self.worker.ask(Purpose.SCALE, now, self.plan.stop_timeout)
