@@ -34,8 +34,13 @@ class Stage:
         sizes: What a measurement finds, for each PIN; nothing where there is none.
     """
 
-    def __init__(self, *plans: SlotPlan, jitter: Callable[[float], float] = lambda delay_s: delay_s) -> None:
-        self.core = Supervisor(plans or [SlotPlan(Pin(0))], jitter)
+    def __init__(
+        self,
+        *plans: SlotPlan,
+        jitter: Callable[[float], float] = lambda delay_s: delay_s,
+        catch_all: SlotPlan | None = None,
+    ) -> None:
+        self.core = Supervisor(plans or [SlotPlan(Pin(0))], jitter, catch_all)
         self.now = START
         self.history: list[tuple[float, m.Effect]] = []
         self.forks_fail = False

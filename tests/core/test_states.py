@@ -26,12 +26,15 @@ from pyworkers._core.types import (
     Killing,
     LiveState,
     Pin,
+    Purpose,
+    Retired,
     Running,
     Signaled,
     SlotPlan,
     Starting,
     Stopping,
     Vanished,
+    is_spare,
 )
 
 PLAN = SlotPlan(
@@ -262,6 +265,7 @@ ENDS = {
 }  # fmt: skip
 EARLY_ENDS = {event: f"{cell} Announce" for event, cell in ENDS.items()}
 LAST_ENDS = dict.fromkeys(ENDS, "Finished WorkerEnded")
+REFUSED = {"restart": "= RequestRefused"}
 NOTED = {"suspend": "= SuspensionNoted", "resume": "= SuspensionNoted"}
 MAY_START = {**EARLY_ENDS, **STOPPED, "suspend": "Starting SuspensionNoted", "resume": "Starting SuspensionNoted"}
 MAY_RUN = {
@@ -280,7 +284,7 @@ LOOKED_AT = {
 SPARE_LEAVES = {**LAST_ENDS, **NOTED, "forward": "="}
 
 STATES = {
-    "unstarted": Row(_unstarted, Backoff, {**LAST, "start": "Backoff"}),
+    "unstarted": Row(_unstarted, Backoff, {**LAST, **REFUSED, "start": "Backoff"}),
     "due": Row(_due, Backoff, {**LAST, "now": "Starting Spawn", "later": "Starting Spawn"}),
     "backoff": Row(_backoff, Backoff, {**UNUSED, "later": "Starting Spawn"}),
     "waiting for its group": Row(_waiting, Backoff, UNUSED, GROUPED),
@@ -344,7 +348,7 @@ STATES = {
         _stopping,
         Stopping,
         {
-            **LAST_ENDS, **NOTED, "quick": STOPPED["quick"], "kill": STOPPED["kill"],
+            **REFUSED, **LAST_ENDS, **NOTED, "quick": STOPPED["quick"], "kill": STOPPED["kill"],
             "later": "Killing WorkerOverdue Act",
         },
     ),
@@ -352,21 +356,24 @@ STATES = {
         _interrupted,
         Stopping,
         {
-            **LAST_ENDS, **NOTED, "quick": "Stopping StopStarted Act", "kill": STOPPED["kill"],
+            **REFUSED, **LAST_ENDS, **NOTED, "quick": "Stopping StopStarted Act", "kill": STOPPED["kill"],
             "later": "Killing WorkerOverdue Act",
         },
     ),
     "killing": Row(
         _killing,
         Killing,
-        {**LAST_ENDS, **NOTED, "quick": "= StopStarted", "kill": "= StopStarted", "later": "Abandoned WorkerAbandoned"},
+        {
+            **REFUSED, **LAST_ENDS, **NOTED, "quick": "= StopStarted", "kill": "= StopStarted",
+            "later": "Abandoned WorkerAbandoned",
+        },
     ),
     "abandoned": Row(
-        _abandoned, Abandoned, {**LAST_ENDS, **NOTED, "quick": "= StopStarted", "kill": "= StopStarted"}
+        _abandoned, Abandoned, {**REFUSED, **LAST_ENDS, **NOTED, "quick": "= StopStarted", "kill": "= StopStarted"}
     ),
     "finished": Row(_finished, Finished, CLOSED),
     "failed": Row(_failed, Failed, CLOSED),
-    "stopped": Row(_stopped, Finished, {"quick": "= StopStarted", "kill": "= StopStarted"}),
+    "stopped": Row(_stopped, Finished, {**REFUSED, "quick": "= StopStarted", "kill": "= StopStarted"}),
     "due with a spare": Row(
         _due_again,
         Backoff,
@@ -407,13 +414,13 @@ STATES = {
     "dismissed": Row(
         _dismissed,
         Stopping,
-        {**SPARE_LEAVES, **ON_ITS_WAY, "later": "Killing WorkerOverdue Act"},
+        {**SPARE_LEAVES, **ON_ITS_WAY, "later": "Killing WorkerOverdue Act", "restart": "Stopping RestartStarted"},
         **SPARED,
     ),
     "dismissed and killed": Row(
         _dismissed_killed,
         Killing,
-        {**SPARE_LEAVES, **CLOSED, "later": "Abandoned WorkerAbandoned"},
+        {**SPARE_LEAVES, **CLOSED, "later": "Abandoned WorkerAbandoned", "restart": "Killing RestartStarted"},
         **SPARED,
     ),
     "dismissed and abandoned": Row(
@@ -422,15 +429,30 @@ STATES = {
 }  # fmt: skip
 
 
-def _usual(event_name: str, state: object) -> str:
+def _usual(event_name: str, state: object, pin: Pin) -> str:
     """Return what follows an event that fits nothing: a report where it asks for something, and no change."""
     match event_name:
         case "now" | "later":
             return "="
+        case "restart":
+            return "= RestartStarted" if is_spare(pin) else _restarted(state)
+        case "scale":
+            return "= RequestRefused"
         case "forward":
             return "= Forward" if isinstance(state, LiveState) else "="
         case _:
             return "= EventIgnored"
+
+
+def _restarted(state: object) -> str:
+    """Return what an operator's restart makes of a PIN: a stop, or a new start, or nothing where it is on its way."""
+    match state:
+        case Backoff() | Finished() | Failed():
+            return "Backoff RestartStarted"
+        case Starting() | Running() | Hung():
+            return "Stopping RestartStarted Act"
+        case _:
+            return "= RestartStarted"
 
 
 STATUSES: dict[str, ExitStatus] = {
@@ -439,6 +461,7 @@ STATUSES: dict[str, ExitStatus] = {
 
 INSTANCE_EVENTS: dict[str, m.Event] = {
     "start": m.StartRequested(), "stop": GRACEFUL, "quick": QUICK, "kill": KILL, "int": INTERRUPT,
+    "restart": m.RestartRequested("test", (PLAN.pin,)), "scale": m.ScaleRequested("test", 1),
     "forward": m.ForwardRequested(10), "now": m.DeadlineReached(), "later": m.DeadlineReached(),
 }  # fmt: skip
 
@@ -498,7 +521,7 @@ def test_every_state_with_every_event(state_name: str, event_name: str) -> None:
     after = stage.state(pin)
     about_us = [type(effect).__name__ for effect in effects if getattr(effect, "pin", pin) == pin]
     cell = ["=" if after is before else type(after).__name__, *about_us]
-    assert " ".join(cell) == STATES[state_name].cells.get(event_name, _usual(event_name, before))
+    assert " ".join(cell) == STATES[state_name].cells.get(event_name, _usual(event_name, before, pin))
     states = stage.core.snapshot().values()
     wakes_at = min(_wakes_at(state) for state in states)
     assert stage.core.next_deadline() == (None if wakes_at == float("inf") else wakes_at)
@@ -571,6 +594,26 @@ def test_turns_are_nothing_to_who_does_not_wait_for_them(state_name: str) -> Non
     if not (isinstance(before, Hung) and not before.asked):
         assert slot.dump(stage.now) == []
     assert slot.state is before
+
+
+@pytest.mark.parametrize("state_name", STATES)
+def test_every_state_of_a_pin_that_is_taken_away(state_name: str) -> None:
+    """Who has a process is asked to leave and leaves for good; who has none is gone at once."""
+    slot, stage = _slot(state_name)
+    before = slot.state
+
+    effects = slot.retire(stage.now)
+
+    match before:
+        case Backoff() | Finished() | Failed():
+            assert (slot.state, effects) == (Retired(), [])
+        case Starting() | Running() | Hung():
+            assert [type(effect) for effect in effects] == [m.Act]
+            assert slot.state.purpose is Purpose.SCALE
+        case Stopping() | Killing():
+            assert (slot.state, effects) == (replace(before, purpose=Purpose.SCALE), [])
+        case _:
+            assert (slot.state, effects) == (before, [])
 
 
 @pytest.mark.parametrize("state_name", STATES)
