@@ -40,6 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "app": {"_core.scheduler", "_core.types", "_worker", "_settings", "errors", "_declare", "_compose"},
     "_audit": {"_core.types"},
     "_plan": {"_core.scheduler", "_core.records", "_core.types", "_core.typed", "_settings", "errors", "_declare", "_audit"},
+    "_export": {"_export", "_core.records", "_declare", "_options", "_plan", "_settings", "errors"},
     "_loader": {"_core.types", "app", "errors"},
     "_presence": {"_logs", "_posix"},
     "_client": {"_client", "_core.records", "_core.typed", "_core.types", "_posix", "errors"},
@@ -52,7 +53,10 @@ ROOMS: dict[str, set[str]] = {
         "_core.types", "errors", "_logs", "_sinks", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",
         "_assembly",
     },
-    "cli": {"_client", "_core.types", "_compose", "_loader", "_plan", "_options", "_settings", "_values", "app", "errors"},
+    "cli": {
+        "_client", "_core.types", "_compose", "_export", "_loader", "_plan", "_options", "_settings", "_values", "app",
+        "errors",
+    },
     "__init__": {"_core.types", "app", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip

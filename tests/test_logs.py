@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -310,6 +311,16 @@ def test_missing_syslog_falls_back_to_stderr_with_one_warning(bench: Bench) -> N
     assert "worker ended work" in finished.stderr
 
 
+def test_second_instance_without_syslog_says_nothing(bench: Bench) -> None:
+    """Cron mails each line that a job prints, and would do so each minute."""
+    first = bench.start("app = App(lock_file=here / 'lock')\n\n@app.worker(pins=0)\ndef work(): app.sleep(3600)\n")
+    first.await_log("worker started")
+
+    second = bench.run("shop:app", f"--syslog={bench.directory}/none")
+
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+
+
 def test_app_log_reaches_syslog_with_handler_pin_and_pid(bench: Bench, tmp_path: Path) -> None:
     """A worker's line carries who said it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
@@ -362,6 +373,53 @@ def test_real_syslog_daemon_at_dev_log(bench: Bench) -> None:
 
     assert re.search(r"^daemon\.info shop\[\d+\]: worker started sell pin=4 pid=\d+$", text, re.MULTILINE)
     assert re.search(r"^daemon\.warning shop\[\d+\]: sell pin=4: sold out$", text, re.MULTILINE)
+
+
+@pytest.mark.skipif(not Path(RSYSLOG).exists(), reason="rsyslog is not installed (Debian: rsyslog)")
+def test_real_syslog_daemon_that_is_restarted_hears_the_rest(bench: Bench) -> None:
+    """By its socket and by UDP: the instance goes on meanwhile, finds the next daemon, and loses only what was in between."""
+    address = f"{bench.directory}/log.sock"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = bench.directory / "rsyslog.conf"
+    config.write_text(
+        'module(load="imuxsock" SysSock.Use="off")\nmodule(load="imudp")\n'
+        f'input(type="imuxsock" Socket="{address}" CreatePath="on")\n'
+        f'input(type="imudp" Address="127.0.0.1" Port="{port}")\n'
+        f'*.* action(type="omfile" file="{bench.directory}/messages")\n'
+    )
+
+    @contextlib.contextmanager
+    def daemon(nth: int) -> Iterator[None]:
+        process = subprocess.Popen([RSYSLOG, "-n", "-f", str(config), "-i", str(bench.directory / f"pid.{nth}")])
+        try:
+            until(lambda: bench.read(f"pid.{nth}") and Path(address).exists(), "rsyslogd")
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    bench.app("app = App(lock_file=here / os.environ['LOCK'])\n\n@app.worker(pins=0)\ndef sell(): app.sleep(3600)\n")
+    with daemon(1):
+        instances = [
+            bench.start(None, "--name", name, f"--syslog={where}", env={"LOCK": name})
+            for name, where in (("by-socket", address), ("by-udp", f"127.0.0.1:{port}"))
+        ]
+        for name in ("by-socket", "by-udp"):
+            until(
+                lambda name=name: re.search(rf"{name}\[.*worker started", bench.read("messages")),
+                "the first daemon's line",
+            )  # type: ignore[misc]
+    for instance in instances:
+        instance.signal(signal.SIGHUP)
+    with daemon(2):
+        for instance, name in zip(instances, ("by-socket", "by-udp"), strict=True):
+            assert instance.stop() == 0
+            until(
+                lambda name=name: re.search(rf"{name}\[.*master exits", bench.read("messages")),
+                "the next daemon's line",
+            )  # type: ignore[misc]
 
 
 # The idle master

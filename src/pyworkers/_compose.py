@@ -99,6 +99,7 @@ class _Instance:
         self._app, self._plan, self._target = app, decided, target
         self._declaration: Declaration = declaration_of(app)
         self._ready: tuple[int, int] | None = None
+        self._missing: Exception | None = None
         self._lock: LockFile | None = None
         self._generations: Generations | PyworkersError = UsageError(
             "app.generation needs App(lock_file=...): the number is kept beside the lock"
@@ -134,16 +135,11 @@ class _Instance:
     @contextlib.contextmanager
     def _logging(self) -> Generator[None]:
         """Have a log for the time of the run, and lead the app's logger to it."""
-        sink, missing = self._open_sink()
-        self._journal = Journal(sink, DEBUG if self._plan.instance.debug else INFO)
+        self._journal = Journal(self._open_sink(), DEBUG if self._plan.instance.debug else INFO)
         if "logging" in sys.modules or may_log(spec.function for spec in self._declaration.handlers):
             # Now rather than in each worker.
             self._journal.lead(self._app.log)
         runtime_of(self._app).journal = self._journal
-        if missing is not None:
-            # A daemon has no stderr to fall back to.
-            instead = "the daemon will have no log" if self._plan.run.daemon else "logging to stderr"
-            self._log(WARNING, f"no syslog at {self._plan.run.syslog}: {missing}; {instead}")
         try:
             # Python 3.12 warns at each fork of a process with threads; where warnings are errors, that error would
             # come after the fork, and cost us the pid.
@@ -154,14 +150,13 @@ class _Instance:
             runtime_of(self._app).journal = None
             self._journal.close()
 
-    def _open_sink(self) -> tuple[Sink, Exception | None]:
+    def _open_sink(self) -> Sink:
         name, address = self._plan.instance.name, self._plan.run.syslog
-        if address is None:
-            return StderrSink(name), None
         try:
-            return SyslogSink(name, address), None
+            return StderrSink(name) if address is None else SyslogSink(name, address)
         except (OSError, UnicodeError) as error:
-            return StderrSink(name), error
+            self._missing = error
+            return StderrSink(name)
 
     def _enter(self, trapped: MasterSignals) -> int | None:
         """Become the one instance, in the process that stays; return None, or the code to leave with."""
@@ -179,6 +174,10 @@ class _Instance:
                     self._log(WARNING, f"already running: {held_by(self._lock, tenure)}")
                 return ExitCode.OK if run.if_running == "exit" else ExitCode.BUSY
             self._generations = self._numbers(self._lock)
+        if self._missing is not None:
+            # Only now: cron mails what a second instance prints. A daemon has no stderr to fall back to.
+            instead = "the daemon will have no log" if run.daemon else "logging to stderr"
+            self._log(WARNING, f"no syslog at {run.syslog}: {self._missing}; {instead}")
         if run.daemon:
             self._detach()
         if self._lock is not None:

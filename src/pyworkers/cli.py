@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 VERBS = {
     "run": "run the app in the foreground until its workers have ended (this is the default)",
     "check": "import the app, print the map of its PINs, its options and the fork-safety audit, and fork nothing",
+    "export": "systemd, cron or kubernetes: print a unit, a crontab line or a manifest that runs the app like this",
 }
 
 OPERATIONS = {
@@ -83,26 +84,36 @@ def _run(arguments: list[str]) -> int:
     # An option whose value may be missing takes it only with "=", or it would swallow the import string.
     arguments = [f"--syslog={SYSLOG_DEFAULT}" if argument == "--syslog" else argument for argument in arguments]
     verb = arguments.pop(0) if arguments[:1] and arguments[0] in VERBS else "run"
+    kind = _kind(arguments) if verb == "export" else None
     parser = _parser()
     parsed = parser.parse_args(arguments)
-    given = {
-        name: from_text(option, text, option.flag)
-        for name, option in OPTIONS.items()
-        if (text := getattr(parsed, name)) is not None
-    }
+    texts: dict[str, str] = {name: text for name in OPTIONS if (text := getattr(parsed, name)) is not None}
+    given = {name: from_text(OPTIONS[name], text, OPTIONS[name].flag) for name, text in texts.items()}
     # Before the import, so that a bad variable costs no start of the app.
     from_environment(os.environ)
     only = None if parsed.only is None else _pin(parsed.only)
     if parsed.inline and only is None:
         raise UsageError("--inline needs --only PIN: one process can run one handler")
-    if verb == "check" and (parsed.inline or only is not None):
-        raise UsageError("--only and --inline go with run, not with check")
+    if verb != "run" and (parsed.inline or only is not None):
+        raise UsageError(f"--only and --inline go with run, not with {verb}")
     app = _loader.load(parsed.app, os.getcwd())
     if verb == "check":
         text, would_start = _plan.describe(declaration_of(app), given)
         print(text)  # noqa: T201  (that is what check is for)
         return ExitCode.OK if would_start else ExitCode.USAGE
+    if kind is not None:
+        from pyworkers._export.kinds import exported
+
+        print(exported(kind, declaration_of(app), given, parsed.app, texts), end="")  # noqa: T201  (as above)
+        return ExitCode.OK
     return _compose.main(app, given, only, target=parsed.app, inline=parsed.inline, leaving=True)
+
+
+def _kind(arguments: list[str]) -> str:
+    # Not loaded for a run.
+    from pyworkers._export.kinds import taken_kind
+
+    return taken_kind(arguments)
 
 
 def _operate(verb: str, arguments: list[str]) -> int:
