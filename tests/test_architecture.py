@@ -43,9 +43,12 @@ ROOMS: dict[str, set[str]] = {
     "_export": {"_export", "_core.records", "_declare", "_options", "_plan", "_settings", "errors"},
     "_loader": {"_core.types", "app", "errors"},
     "_presence": {"_logs", "_posix"},
+    "_metering": {"_master", "_posix", "_worker"},
+    "_metrics": {"_client", "errors"},
     "_client": {"_client", "_core.records", "_core.typed", "_core.types", "_posix", "errors"},
     "_assembly": {
         "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors", "_presence",
+        "_metering",
         "_roster",
     },
     "_roster": {"_core.types", "_plan", "_posix"},
@@ -144,6 +147,10 @@ def test_core_knows_no_operating_system(module: str) -> None:
     assert foreign <= CORE_STDLIB
 
 
+EXTRAS = {"_metrics.py": {"prometheus_client"}}
+"""What is the program of a helper may import what an extra brings."""
+
+
 @pytest.mark.parametrize("module", modules())
 def test_nothing_beyond_the_standard_library_is_imported(module: str) -> None:
     """The one runtime dependency is typing_extensions, and it is loaded by type checkers only."""
@@ -152,7 +159,16 @@ def test_nothing_beyond_the_standard_library_is_imported(module: str) -> None:
         if top == "typing_extensions":
             assert found.for_checkers, f"line {found.line}: typing_extensions outside of TYPE_CHECKING"
         else:
-            assert top == "pyworkers" or top in sys.stdlib_module_names, f"line {found.line}: {found.module}"
+            known = {"pyworkers", *sys.stdlib_module_names, *EXTRAS.get(module, ())}
+            assert top in known, f"line {found.line}: {found.module}"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_programs_of_helpers_are_imported_by_nobody(module: str) -> None:
+    """They have threads and packages that a process which forks must not have."""
+    assert not {"pyworkers." + name.removesuffix(".py") for name in EXTRAS} & {
+        found.module for found in imports(parsed(module))
+    }
 
 
 @pytest.mark.parametrize("module", modules())

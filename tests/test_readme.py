@@ -18,6 +18,7 @@ import pytest
 
 from helpers import PATIENCE_S, Bench, Instance, alive, state, until
 from pyworkers import App, ExitCode
+from pyworkers._client.metrics import families
 from pyworkers._options import OPTIONS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -39,6 +40,9 @@ TO_THE_END = {"pins": 8, "hooks": 2, "shared": 2}
 
 OWN_TESTS = {"crawler", "script", "failing", "watch", "warm", "pages"}
 """Programs that other tests below run."""
+
+COMMAND_LINE = {"check", "pyworkers", "status"}
+"""What the table of needs names beside options and methods."""
 
 UNIT_TESTS = {"test_once": "test_collect"}
 
@@ -91,7 +95,7 @@ def words(cell: str) -> list[str]:
 
 def test_every_block_has_a_rule() -> None:
     """What no test below runs does not belong into the README."""
-    assert {kind for kind, _ in BLOCKS} == {"sh", "python", "log", "crontab"}
+    assert {kind for kind, _ in BLOCKS} == {"sh", "python", "log", "crontab", "ini"}
     assert README.count("\n```") == 2 * len(BLOCKS)
     assert len(PROGRAMS) == sum(kind == "python" for kind, _ in BLOCKS)
     assert len(LOGS) == sum(kind == "log" for kind, _ in BLOCKS)
@@ -176,7 +180,7 @@ def test_command_works(command: str, bench: Bench) -> None:
     assert arguments.pop(0) == "pyworkers"
     if "--inline" in arguments:
         assert bench.run(*arguments).returncode == 3
-    elif arguments[0] in ("check", "--help"):
+    elif arguments[0] in ("check", "export", "--help"):
         assert bench.run(*arguments).returncode == 0
     elif "--daemon" in arguments:
         checked = bench.run("check", *arguments)
@@ -195,6 +199,28 @@ def test_crontab_line_is_accepted(bench: Bench) -> None:
     assert found
 
     assert bench.run("check", *found[1].split()).returncode == 0
+
+
+def test_unit_is_what_export_prints(bench: Bench) -> None:
+    """But for where Python and the app are, and who has exported it."""
+    write_programs(bench.directory)
+    (unit,) = [text for kind, text in BLOCKS if kind == "ini"]
+    printed = bench.run("export", "systemd", "crawler:app").stdout
+
+    printed = printed.replace(sys.executable, "/srv/project/.venv/bin/python").replace(
+        str(bench.directory), "/srv/project"
+    )
+    assert re.sub(r"(?m)^User=.*\n", "", printed) == unit
+
+
+def test_table_of_metrics_is_complete() -> None:
+    """Each that there can be, by the name of its samples, in the order of the text."""
+    worker = {"handler": "crawl", "pin": 0, "state": "running", "suspended": False, "started": 1.0, "restarts": 0,
+              "done": 1, "total": 2, "checkpoint": 0.5, "last_exit": {"cause": "exit=1", "at": 1.0, "after": 1.0}}  # fmt: skip
+    spare = {"handler": "crawl", "spare": 0, "state": "running"}
+    reply = {"name": "shop", "app": "shop:app", "started": 1.0, "workers": [worker], "spares": [spare]}
+
+    assert [words(row[0])[0] for row in rows("## Metrics")] == [family.sample_name for family in families(reply)]
 
 
 def test_log_is_that_of_a_real_run(bench: Bench) -> None:
@@ -356,7 +382,7 @@ def test_table_of_needs_names_options_and_sections(bench: Bench) -> None:
         for word in words(row[1]):
             name = re.match(r"(?:app\.)?(\w+)", word)
             assert name
-            assert name[1] in OPTIONS or name[1] == "check" or hasattr(App, name[1]), word
+            assert name[1] in OPTIONS or name[1] in COMMAND_LINE or hasattr(App, name[1]), word
 
 
 def test_what_a_worker_has_started_ends_with_it(bench: Bench) -> None:

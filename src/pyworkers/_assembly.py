@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from pyworkers._core.records import record
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import Attempt, FailureRecord, Pid, Pin, Previous, is_spare
-from pyworkers._logs import Journal
+from pyworkers._logs import WARNING, Journal
 from pyworkers._master.control import Control
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
@@ -41,6 +41,8 @@ from pyworkers.errors import LockError, PyworkersError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyworkers._posix.sockets import Listener
 
 
 @record
@@ -118,13 +120,54 @@ def assembled(parts: Parts) -> Generator[Loop]:
         core = Supervisor(decided.slot_plans(), _jittered, roster.catch_all)
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
         executor = Executor(kernel, crew)
-        loop = Loop(core, kernel, executor, parts.journal)
+        machine = _Machine(core, kernel, executor, Loop(core, kernel, executor, parts.journal))
         if reception.listener is not None:
-            verbs = Verbs(_facts(parts), core, executor, loop.feed, kernel.now)
-            control = Control(reception.listener, kernel, verbs, inheritance.connections, parts.journal.write)
-            stack.callback(control.close)
-            loop.attend(control)
-        yield loop
+            stack.callback(_answer(parts, machine, reception.listener, inheritance).close)
+        if decided.run.metrics_address is not None:
+            stack.enter_context(_metrics_served(parts, machine, reception.listener, inheritance))
+        yield machine.loop
+
+
+@record
+class _Machine:
+    """What decides, and what carries that out."""
+
+    core: Supervisor
+    kernel: PosixKernel
+    executor: Executor
+    loop: Loop
+
+
+def _answer(parts: Parts, machine: _Machine, listener: Listener, inheritance: prologue.Inheritance) -> Control:
+    """Let the loop answer who asks by the control socket."""
+    kernel, log = machine.kernel, parts.journal.write
+    verbs = Verbs(_facts(parts), machine.core, machine.executor, machine.loop.feed, kernel.now)
+    control = Control(listener, kernel, verbs, inheritance.connections, log)
+    machine.loop.attend(control)
+    return control
+
+
+@contextlib.contextmanager
+def _metrics_served(
+    parts: Parts, machine: _Machine, listener: Listener | None, inheritance: prologue.Inheritance
+) -> Generator[None]:
+    """Let the loop keep the helper that serves the metrics, where there can be one."""
+    # Loaded only for this.
+    from pyworkers._metering import Metering
+
+    address, log = parts.plan.run.metrics_address or "", parts.journal.write
+    with contextlib.ExitStack() as stack:
+        try:
+            if listener is None:
+                raise OSError("there is no control socket to get them from")  # noqa: TRY301
+            arguments = (os.path.abspath(listener.path), parts.plan.instance.name)
+            metering = Metering(address, arguments, inheritance, machine.kernel, log)
+        except OSError as error:
+            log(WARNING, f"no metrics address={address}: {error.strerror or error}")
+        else:
+            stack.callback(metering.close)
+            machine.loop.keep(metering.helper)
+        yield
 
 
 def _presence(parts: Parts) -> Presence:

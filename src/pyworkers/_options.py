@@ -134,5 +134,9 @@ OPTIONS: Mapping[str, Option] = {
             "daemon", "run", v.parse_switch, v.check_flag, None,
             "run in the background with --syslog; return when all are up",
         ),
+        Option(
+            "metrics_address", "run", v.parse_maybe(str), v.check_place, "HOST:PORT",
+            "serve metrics for Prometheus there (needs pyworkers[metrics])",
+        ),
     )
 }  # fmt: skip

@@ -101,7 +101,18 @@ def plan(declaration: Declaration, given: Mapping[str, object], only: int | None
     _check(declaration, instance, workers)
     catch_all = [place for place, spec in enumerate(declaration.handlers) if spec.claim.pins is None]
     scalable = catch_all[0] if catch_all and only is None else None
-    return Plan(instance, _settings.run_settings(values), assignment, workers, scalable)
+    run = _settings.run_settings(values)
+    if run.metrics_address is not None:
+        _require("prometheus_client", "--metrics-address", "metrics")
+    return Plan(instance, run, assignment, workers, scalable)
+
+
+def _require(module: str, flag: str, extra: str) -> None:
+    """Raise UsageError where the module that an option is made with is missing; it is not loaded."""
+    from importlib.machinery import PathFinder
+
+    if PathFinder.find_spec(module) is None:
+        raise UsageError(f"{flag} needs a package that is not installed: pip install 'pyworkers[{extra}]'")
 
 
 def _check(declaration: Declaration, instance: InstanceSettings, workers: tuple[WorkerSettings, ...]) -> None:

@@ -97,6 +97,8 @@ class RunSettings:
     # The address of the syslog daemon; None logs to stderr, as every supervisor of containers expects.
     syslog: str | None = None
     daemon: bool = False
+    # Off, and no address by default: a port is the administrator's to give away.
+    metrics_address: str | None = None
 
 
 def checked(option: Option, value: object, source: str) -> object:
@@ -169,6 +171,7 @@ def run_settings(values: Mapping[str, Any]) -> RunSettings:
         wait_s=wait_s,
         daemon=daemon,
         syslog=SYSLOG_DEFAULT if daemon and syslog is None else syslog,
+        metrics_address=values.get("metrics_address"),
     )
 
 

@@ -201,6 +201,17 @@ def check_address(value: object) -> str | None:
     _expected("a socket's path from / on, or HOST:PORT")
 
 
+def check_place(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        # Without a host, all of this machine's.
+        place = re.fullmatch(r"(?:\[[0-9a-fA-F:.%\w]+\]|[\w.-]*):(\d{1,5})", value, re.ASCII)
+        if place is not None and 1 <= int(place[1]) <= 65535:
+            return value
+    _expected("HOST:PORT, such as 127.0.0.1:9100")
+
+
 def parse_number(text: str) -> float:
     try:
         return float(text)

@@ -69,6 +69,9 @@ class FakeKernel:
             if signum == signal.SIGKILL:
                 self.end(pid, Signaled(signum))
 
+    def await_end(self, pid: Pid) -> None:
+        assert signal.SIGKILL in self.signals[pid], "only who was sent a KILL is waited for"
+
     def private_bytes(self, pid: Pid, limit: int) -> int | None:
         return self.memory.get(pid)
 

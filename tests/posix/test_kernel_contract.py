@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "master"))
 from fake_kernel import FakeKernel
 from helpers import alive, state, until
 from pyworkers._core.types import Attempt, Exited, ExitStatus, Pid, Pin, Signaled, Vanished
-from pyworkers._master.execute import Kernel
+from pyworkers._master.needs import Kernel
 from pyworkers._posix import process
 from pyworkers._posix.channel import Channel, Told, Word
 from pyworkers._posix.kernel import PosixKernel, Wake
@@ -45,6 +45,24 @@ def kernel(request: pytest.FixtureRequest) -> Kernel:
         return FakeKernel(run_children=True)
     real: PosixKernel = request.getfixturevalue("real")
     return real
+
+
+def test_child_that_was_killed_is_awaited(real: PosixKernel) -> None:
+    """And reaped: no wait tells of it again. Whoever was reaped before is nobody to wait for."""
+    pid = real.fork(_sleep, leader=False)
+    real.send(pid, signal.SIGKILL)
+
+    real.await_end(pid)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert real.wait(0.0, None).ended == []
+    real.await_end(pid)
+
+
+def _sleep() -> int:
+    time.sleep(60)
+    return 0
 
 
 def collect(kernel: Kernel, count: int) -> dict[Pid, ExitStatus]:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from pyworkers._client import table
+from pyworkers._client import metrics, openmetrics, table
 from pyworkers._client.find import find
 from pyworkers._client.story import story
 from pyworkers._client.wire import Wire
@@ -50,6 +50,9 @@ def main(verb: str, arguments: Sequence[str], parser: argparse.ArgumentParser) -
         finally:
             wire.close()
     except NotRunningError as error:
+        if verb == "status" and parsed.openmetrics:
+            # That it does not run is what some are waiting to be told.
+            sys.stdout.write(openmetrics.text(metrics.absent(parsed.app or parsed.lock_file)))
         return _tell(error, ExitCode.NOT_RUNNING)
     except RefusedError as error:
         return _tell(error, ExitCode.FAILED)
@@ -73,8 +76,10 @@ def _describe(verb: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lock-file", metavar="FILE", help="the lock file of the instance, instead of the app")
     if verb == "status":
         parser.add_argument("pins", nargs="?", type=_pin, metavar="PIN", help="tell the story of this PIN")
-        parser.add_argument("--json", action="store_true", help="print what the master says, as JSON on one line")
-        parser.add_argument("--watch", action="store_true", help="show it each second until q or Ctrl-C")
+        form = parser.add_mutually_exclusive_group()
+        form.add_argument("--json", action="store_true", help="print what the master says, as JSON on one line")
+        form.add_argument("--openmetrics", action="store_true", help="print it as OpenMetrics has it, for Prometheus")
+        form.add_argument("--watch", action="store_true", help="show it each second until q or Ctrl-C")
     if verb == "stack":
         parser.add_argument("pins", nargs="?", type=_pin, metavar="PIN", help="whose")
     if verb == "restart":
@@ -100,18 +105,23 @@ def _count(text: str) -> int:
 
 
 def _status(wire: Wire, parsed: argparse.Namespace) -> int:
+    if parsed.pins is not None and (parsed.watch or parsed.openmetrics):
+        raise UsageError("--watch and --openmetrics tell of all PINs: they go without one")
     if parsed.watch:
         from pyworkers._client.watch import watch
 
-        if parsed.pins is not None or parsed.json:
-            raise UsageError("--watch shows all PINs, to a person: it goes without PIN and --json")
         return _code(watch(lambda: wire.ask("status")))
     if parsed.pins is not None:
         reply = wire.ask("history", pin=parsed.pins)
         _say(json.dumps(reply) if parsed.json else "\n".join(story(reply)))
         return _code({"workers": [reply["worker"]]})
     reply = wire.ask("status")
-    _say(json.dumps(reply) if parsed.json else "\n".join([table.summary(reply), *table.table(reply)]))
+    if parsed.json:
+        _say(json.dumps(reply))
+    elif parsed.openmetrics:
+        sys.stdout.write(openmetrics.text(metrics.families(reply)))
+    else:
+        _say("\n".join([table.summary(reply), *table.table(reply)]))
     return _code(reply)
 
 

@@ -15,6 +15,7 @@ from pyworkers._core.supervisor import Supervisor
 from pyworkers._logs import Journal
 from pyworkers._master.control import Control
 from pyworkers._master.execute import Executor
+from pyworkers._master.helper import Helper
 from pyworkers._master.needs import Kernel
 
 STOP_GRACE_S = 1.0
@@ -32,10 +33,15 @@ class Loop:
         self._log = log
         self._finish: m.Finish | None = None
         self._control: Control | None = None
+        self._helper: Helper | None = None
 
     def attend(self, control: Control) -> None:
         """From here on serve the control socket, too."""
         self._control = control
+
+    def keep(self, helper: Helper) -> None:
+        """From here on keep a process beside the workers, too."""
+        self._helper = helper
 
     def run(self) -> int:
         """Run until no process is left, and return the exit code."""
@@ -47,6 +53,8 @@ class Loop:
             if self._finish is not None and self._executor.notices.idle:
                 self._executor.report_untold()
                 return self._finish.exit_code
+            if self._helper is not None:
+                self._helper.attend(self._kernel.now())
             self._turn()
 
     def _turn(self) -> None:
@@ -60,12 +68,16 @@ class Loop:
             self.feed(m.DeadlineReached())
         if self._control is not None:
             self._control.serve(wake.ready, self._kernel.now())
+        if self._helper is not None:
+            for pid, status in wake.ended:
+                self._helper.take_note(pid, status, self._kernel.now())
 
     def _timeout(self) -> float | None:
         asked = self._control.next_deadline() if self._control is not None else None
+        due = self._helper.next_deadline() if self._helper is not None else None
         deadlines = [
             deadline
-            for deadline in (self._core.next_deadline(), self._executor.next_deadline(), asked)
+            for deadline in (self._core.next_deadline(), self._executor.next_deadline(), asked, due)
             if deadline is not None
         ]
         return max(0.0, min(deadlines) - self._kernel.now()) if deadlines else None

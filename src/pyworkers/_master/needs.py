@@ -27,6 +27,10 @@ class Kernel(Protocol):
         """Send a signal to a process that was forked and has not been reported as ended."""
         ...
 
+    def await_end(self, pid: Pid) -> None:
+        """Wait until a process is gone that was sent a KILL, and reap it; not for long, whatever holds it up."""
+        ...
+
     def private_bytes(self, pid: Pid, limit: int) -> int | None:
         """Return a process's private memory, or any number up to `limit` that is not below it; None where unknown."""
         ...

@@ -84,7 +84,7 @@ def cause(report: m.WorkerEnded, *, oom: bool) -> str:
     """Return why a process ended: `exit=41`, `signal=SIGKILL`, `oom-kill`, `hang` or `status=unknown`."""
     if report.purpose is Purpose.HANG:
         return HANG
-    return OOM_KILL if oom else _status(report.status)
+    return OOM_KILL if oom else status_of(report.status)
 
 
 def named(seat: Pin) -> str:
@@ -122,7 +122,7 @@ def _of_worker(report: m.WorkerReport, seat: Seat, who: str) -> tuple[int, str]:
 def _ended(report: m.WorkerEnded, seat: Seat, who: str) -> tuple[int, str]:
     why = cause(report, oom=seat.oom)
     because = f" cause={why}" if why in (HANG, OOM_KILL) else ""
-    line = f"worker ended {who} {_status(report.status)}{because} after={report.lifetime_s:.1f}s"
+    line = f"worker ended {who} {status_of(report.status)}{because} after={report.lifetime_s:.1f}s"
     abnormal = WARNING if report.is_failure else INFO
     match report.follows:
         case m.Next.FINISHED:
@@ -147,7 +147,7 @@ def _all_ended(report: m.AllEnded) -> tuple[int, str]:
     return level, f"all workers {how}{failed}; master exits{code}"
 
 
-def _status(status: ExitStatus) -> str:
+def status_of(status: ExitStatus) -> str:
     match status:
         case Exited(code):
             return f"exit={code}"

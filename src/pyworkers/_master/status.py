@@ -79,6 +79,7 @@ class Status:
             "state": NAMES[type(state)],
             "suspended": isinstance(state, Starting | Running) and state.suspended,
             "pid": None,
+            "started": None,
             "uptime": _uptime(state, now),
             "attempt": None,
             "restarts": history.restarts(pin),
@@ -99,6 +100,8 @@ class Status:
             }
         if isinstance(state, ProcessState):
             row["pid"], row["attempt"] = executor.pid(pin), state.attempt
+            # A constant as long as the process lives, which the wall clock's now minus its age is not.
+            row["started"] = round(state.spawned_at + self._offset_s, 3)
             trace, beat_at = executor.trace(pin), executor.beat(pin)
             row["unit"] = trace.unit or None
             if trace.done_count or trace.total_count is not None:

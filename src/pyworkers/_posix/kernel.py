@@ -91,6 +91,11 @@ class PosixKernel:
         if pid in self._brood.own:
             process.send(pid, signum)
 
+    def await_end(self, pid: Pid) -> None:
+        """Wait until a child is gone that was sent a KILL, and reap it."""
+        if pid in self._brood.own:
+            process.await_end(pid, self._brood)
+
     def private_bytes(self, pid: Pid, limit: int) -> int | None:
         """Return a child's private memory, or any number up to `limit` that is not below it; None where unknown."""
         return memory.private_bytes(pid, limit)

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -200,6 +201,19 @@ def _reap(pid: Pid) -> ExitStatus | None:
     if os.WIFSIGNALED(status):
         return Signaled(os.WTERMSIG(status))
     return Exited(os.WEXITSTATUS(status))
+
+
+def await_end(pid: Pid, brood: Brood) -> None:
+    """Reap an own process that was sent a KILL; wait a second at most, for it may hang in a call of the kernel's."""
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            poller = select.poll()
+            poller.register(pidfd, select.POLLIN)
+            poller.poll(1000)
+        finally:
+            os.close(pidfd)
+    _bury(pid, brood)
 
 
 def suspensions() -> list[tuple[Pid, bool]]:
