@@ -327,3 +327,258 @@ def test_worker_does_not_hold_connections(bench: Bench) -> None:
     instance.process.kill()
     assert connection.recv(1000) == b""
     connection.close()
+
+
+RESTARTABLE = """
+app = App("shop", lock_file=here / "lock", workers=3)
+@app.worker(pins=0)
+def named():
+    app.sleep(600)
+@app.worker()
+def rest(pin):
+    app.unit(f"unit of {pin}")
+    app.sleep(600)
+"""
+
+
+def states(bench: Bench) -> dict[int, str]:
+    """Return the state of each PIN."""
+    return {row["pin"]: row["state"] for row in status(bench)["workers"]}
+
+
+def test_restart_returns_when_the_new_workers_are_up(bench: Bench) -> None:
+    """One PIN, then all of them: other pids, code 0, a table of what is there now."""
+    instance = bench.start(RESTARTABLE)
+    await_status(bench, 0)
+
+    done = bench.run("restart", "shop:app", "1")
+    assert done.returncode == 0, done
+    assert done.stdout.split("\n")[1].split()[:3] == ["1", "rest", "running"]
+    assert len(instance.started(1)) == 2
+    assert len(instance.started(0)) == len(instance.started(2)) == 1
+    assert bench.run("restart", "--lock-file", "lock").returncode == 0
+    assert [len(instance.started(pin)) for pin in range(3)] == [2, 3, 2]
+    assert "restarting pins=1 reason=restart pid=" in instance.log
+
+
+def test_restart_starts_what_has_finished_or_failed(bench: Bench) -> None:
+    """Both are forked again; what is still not there is told by the code."""
+    bench.start(
+        """
+        app = App("shop", permanent_failure_codes=7)
+        @app.worker(pins=0)
+        def stay():
+            app.sleep(600)
+        @app.worker(pins=range(1, 3))
+        def once(pin):
+            if not (here / f"seen.{pin}").exists():
+                (here / f"seen.{pin}").touch()
+                return 0 if pin == 1 else 7
+            app.sleep(600)
+        """
+    )
+    until(lambda: states(bench) == {0: "running", 1: "finished", 2: "failed"}, "both ends")
+
+    assert bench.run("restart", "shop:app", "1", "2").returncode == 0
+    assert states(bench) == dict.fromkeys(range(3), "running")
+    refused = bench.run("restart", "shop:app", "1", "77")
+    assert (refused.returncode, refused.stderr) == (1, "pyworkers: restart: there is no PIN 77\n")
+
+
+def test_scale_adds_and_removes_workers_whose_cells_work(bench: Bench) -> None:
+    """A hundred PINs more than the shared memory had room for at the start: each can name its unit; then two."""
+    instance = bench.start(RESTARTABLE)
+    await_status(bench, 0)
+
+    done = bench.run("scale", "shop:app", "100")
+    assert done.returncode == 0, done
+    assert done.stdout.startswith("100 PINs: added PINs 3,4,")
+    rows = status(bench)["workers"]
+    assert [row["pin"] for row in rows] == list(range(101))
+    assert {row["unit"] for row in rows if row["pin"]} == {f"unit of {pin}" for pin in range(1, 101)}
+    assert bench.run("scale", "--lock-file", "lock", "1").returncode == 0
+    until(lambda: list(states(bench)) == [0, 1], "the last to leave")
+    assert len(instance.workers()) == 2
+    assert "must be 1 to 1,000,000, got 0" in bench.run("scale", "shop:app", "0").stderr
+
+
+def test_ttin_and_ttou_step(bench: Bench) -> None:
+    """A PIN more with each TTIN, the highest one less with each TTOU; one always stays."""
+    instance = bench.start(RESTARTABLE)
+    await_status(bench, 0)
+    for pins in ([0, 1, 2, 3], [0, 1, 2, 3, 4]):
+        instance.signal(signal.SIGTTIN)
+        until(lambda pins=pins: list(states(bench)) == pins, f"PINs {pins}")
+    for pins in ([0, 1, 2, 3], [0, 1, 2], [0, 1]):
+        instance.signal(signal.SIGTTOU)
+        until(lambda pins=pins: list(states(bench)) == pins, f"PINs {pins}")
+    instance.signal(signal.SIGTTOU)
+    instance.await_log("refused reason=SIGTTOU: the number of its PINs must be 1 to 1,000,000, got 0")
+
+
+def test_spare_that_is_older_than_a_pin_can_take_it(bench: Bench) -> None:
+    """It has mapped the cells of before; its own is behind them."""
+    bench.start(
+        """
+        app = App("shop", workers=1)
+        @app.worker(spares=1)
+        def rest(pin):
+            app.unit(f"unit of {pin}")
+            app.sleep(600)
+        """
+    )
+    until(lambda: [row["state"] for row in status(bench)["spares"]] == ["running"], "the spare")
+    spare = status(bench)["spares"][0]["pid"]
+
+    assert bench.run("scale", "shop:app", "40").returncode == 0
+    rows = status(bench)["workers"]
+    assert rows[1]["pid"] == spare
+    assert [row["unit"] for row in rows] == [f"unit of {pin}" for pin in range(40)]
+
+
+def test_stack_of_a_worker_that_is_stuck_in_c_code(bench: Bench) -> None:
+    """It holds the interpreter's lock and no checkpoint will come; the stack says where, and the worker goes on."""
+    instance = bench.start(
+        """
+        import re
+        app = App("shop", lock_file=here / "lock")
+        def helper():
+            threading.Event().wait()
+        @app.worker(pins=7)
+        def backtrack():
+            threading.Thread(target=helper, daemon=True).start()
+            (here / "there").touch()
+            re.match("(a*)*b", "a" * 64)
+        """
+    )
+    until((bench.directory / "there").exists, "the worker")
+
+    done = bench.run("stack", "shop:app", "7")
+    assert done.returncode == 0, done
+    assert done.stdout.startswith(f"backtrack pin=7 pid={instance.worker(7)}\n")
+    assert " in backtrack\n" in done.stdout
+    assert " in helper\n" in done.stdout
+    assert "_worker/boot.py" not in done.stdout
+    assert bench.run("stack", "--lock-file", "lock", "7").returncode == 0
+    assert status(bench)["workers"][0]["pid"] == instance.worker(7)
+
+
+def test_stack_of_who_cannot_answer(bench: Bench) -> None:
+    """A suspended worker says nothing, and the kernel says why; without a process, or in another program, no try."""
+    instance = bench.start(
+        """
+        app = App("shop", backoff=(60, 60))
+        @app.worker(pins=0)
+        def stay():
+            app.sleep(600)
+        @app.worker(pins=1)
+        def other():
+            os.execv("/bin/sleep", ["sleep", "600"])
+        @app.worker(pins=2)
+        def crash():
+            os._exit(1)
+        """
+    )
+    until(lambda: states(bench) == {0: "running", 1: "running", 2: "backoff"}, "all three")
+    until(lambda: Path(f"/proc/{instance.worker(1)}/comm").read_text() == "sleep\n", "the other program")
+
+    assert "runs another program" in bench.run("stack", "shop:app", "1").stderr
+    assert "PIN 2 has no process, it is backoff" in bench.run("stack", "shop:app", "2").stderr
+    os.kill(instance.worker(0), signal.SIGSTOP)
+    assert "the kernel says of it: T (stopped)" in bench.run("stack", "shop:app", "0").stderr
+    assert bench.run("stack", "shop:app").returncode == 2
+
+
+def test_story_of_a_crash_loop(bench: Bench) -> None:
+    """What a stranger needs: that it is one, by which cause, how the delays come about, and why it was given up."""
+    bench.start(
+        """
+        app = App("shop", backoff=(0.01, 0.04), max_restarts=5, restart_period=600)
+        @app.worker(pins=0)
+        def stay():
+            app.sleep(600)
+        @app.worker(pins=1)
+        def crash():
+            app.unit("order 66")
+            os._exit(41)
+        """
+    )
+    until(lambda: states(bench) == {0: "running", 1: "failed"}, "the verdict")
+
+    done = bench.run("status", "shop:app", "1")
+    assert done.returncode == 3
+    head, policy, loop, _, *events = done.stdout.splitlines()
+    assert head == "shop: PIN 1 of handler crash is failed; restarts so far: 5"
+    assert policy == (
+        "it is restarted after every end but that by exit code 0, at most 5 times in 600 s; at once, but when it lives"
+        " less than 1 s for the second time in a row after 0.01 s, doubling up to 0.04 s"
+    )
+    assert loop.startswith("a crash loop: its last 6 processes have each ended by exit=41 within 0.")
+    told = [line.strip() for line in events]
+    assert len(told) == 6 * 3
+    assert "attempt 6" in told[15]
+    assert "; pid=" in told[16]
+    assert "unit='order 66'" in told[16]
+    assert told[2].endswith(
+        "at once, for this is the first short life (less than 1 s); restart 1 of at most 5 in 600 s"
+    )
+    assert "short life number 3 in a row makes 0.01 s doubled once = 0.02 s, less a random part of up to" in told[8]
+    assert "makes 0.01 s doubled 3 times, but at most 0.04 s, less" in told[14]
+    assert told[17] == "given up: it was restarted 5 times in 600 s, and max_restarts allows no more"
+    as_json = json.loads(bench.run("status", "shop:app", "1", "--json").stdout)
+    assert [event["event"] for event in as_json["events"]] == ["started", "ended"] * 6
+
+
+def test_history_is_bounded(bench: Bench) -> None:
+    """The oldest goes for the newest, and what is counted is not what is kept."""
+    bench.start(
+        """
+        app = App("shop", backoff=(0.001, 0.001))
+        @app.worker(pins=0)
+        def crash():
+            os._exit(1)
+        """
+    )
+    until(lambda: status(bench)["workers"][0]["restarts"] > 100, "a hundred restarts")
+
+    events = json.loads(bench.run("status", "shop:app", "0", "--json").stdout)["events"]
+    assert len(events) == 32
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_gets_nothing(bench: Bench) -> None:
+    """Not by the file's mode, and where that is opened to all, not by a connection either; root gets it all."""
+    import socket
+
+    bench.start(CRAWL)
+    await_status(bench, 0)
+    path = bench.directory / "lock.sock"
+    bench.directory.chmod(0o755)
+    directory = os.open(bench.directory, os.O_PATH)
+    code = f"""
+import os, socket
+os.fchdir({directory})
+os.setgid(65534); os.setuid(65534)
+made = socket.socket(socket.AF_UNIX)
+try:
+    made.connect("lock.sock")
+    made.sendall(b'{{"v":1,"verb":"status"}}\\n')
+    print(made.recv(1000))
+except (PermissionError, BrokenPipeError, ConnectionResetError) as error:
+    print(type(error).__name__)
+"""
+
+    def stranger() -> str:
+        command = ["python3", "-c", code]
+        done = subprocess.run(command, pass_fds=[directory], capture_output=True, text=True, check=True, timeout=20)
+        return done.stdout.strip()
+
+    assert stranger() == "PermissionError"
+    path.chmod(0o666)
+    assert stranger() in ("b''", "BrokenPipeError", "ConnectionResetError")
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.path.relpath(path))
+    connection.sendall(b'{"v":1,"verb":"ping"}\n')
+    assert b'"ok":true' in connection.recv(1000)
+    connection.close()
+    os.close(directory)

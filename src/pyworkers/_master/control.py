@@ -174,10 +174,9 @@ class Control:
             self._read(connection, now)
         elif event & _ERRORS:
             self._drop(connection)
-        if connection.descriptor in self._connections and connection.has_request():
+        if self._has(connection) and connection.has_request():
             self._take_request(connection, now)
-        if connection.descriptor in self._connections:
-            self._settle(connection)
+        self._settle(connection)
 
     def _read(self, connection: _Connection, now: float) -> None:
         try:
@@ -208,7 +207,7 @@ class Control:
 
         def answer(reply: Reply) -> None:
             connection.busy = False
-            if self._connections.get(connection.descriptor) is connection:
+            if self._has(connection):
                 self._reply(connection, reply, self._kernel.now())
                 self._settle(connection)
 
@@ -247,7 +246,9 @@ class Control:
         connection.due_at = now + PATIENCE_S if connection.outbox or connection.inbox else NEVER
 
     def _settle(self, connection: _Connection) -> None:
-        """Watch for what comes next."""
+        """Watch for what comes next, unless it was dropped."""
+        if not self._has(connection):
+            return
         if connection.outbox:
             self._kernel.watch(connection.descriptor, select.POLLOUT)
         elif connection.busy or connection.has_request():
@@ -258,8 +259,13 @@ class Control:
         else:
             self._kernel.watch(connection.descriptor, select.POLLIN)
 
+    def _has(self, connection: _Connection) -> bool:
+        # By identity: its descriptor may be another one's by now.
+        return self._connections.get(connection.descriptor) is connection
+
     def _drop(self, connection: _Connection) -> None:
-        if self._connections.pop(connection.descriptor, None) is not None:
+        if self._has(connection):
+            del self._connections[connection.descriptor]
             self._kernel.unwatch(connection.descriptor)
             self._descriptors.discard(connection.descriptor)
             os.close(connection.descriptor)
