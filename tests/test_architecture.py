@@ -43,12 +43,14 @@ ROOMS: dict[str, set[str]] = {
     "_loader": {"_core.types", "app", "errors"},
     "_presence": {"_logs", "_posix"},
     "_client": {"_client", "_core.records", "_core.typed", "_core.types", "_posix", "errors"},
+    "_readiness": {"_core.types", "_logs", "_posix", "_master.notify", "_settings", "errors"},
     "_assembly": {
         "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors", "_presence",
+        "_readiness",
     },
     "_compose": {
         "_core.types", "errors", "_logs", "_sinks", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",
-        "_assembly",
+        "_assembly", "_readiness",
     },
     "cli": {"_client", "_core.types", "_compose", "_loader", "_plan", "_options", "_settings", "_values", "app", "errors"},
     "__init__": {"_core.types", "app", "errors"},

@@ -31,7 +31,9 @@ from pyworkers._posix.dumps import DumpPipe
 from pyworkers._posix.generations import Generations
 from pyworkers._posix.kernel import PosixKernel
 from pyworkers._posix.rendezvous import Presence
+from pyworkers._posix.sockets import Listener
 from pyworkers._presence import Reception
+from pyworkers._readiness import Readiness
 from pyworkers._worker import boot, prologue
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers.app import App, declaration_of, runtime_of
@@ -50,8 +52,7 @@ class Parts:
         target: The import string, where there is one.
         generations: The numbers of attempts, or why there are none.
         spared: Children that only their owner may reap; None where this process adopts nobody.
-        dropped: The master's descriptors that a child has no use for.
-        announce: Is told, once, whether every worker came up.
+        readiness: Tells whoever waits for the start.
     """
 
     app: App
@@ -61,8 +62,7 @@ class Parts:
     journal: Journal
     generations: Generations | PyworkersError
     spared: frozenset[Pid] | None
-    dropped: tuple[int, ...]
-    announce: Callable[[bool], None]
+    readiness: Readiness
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
             master=Pid(os.getpid()),
             mask=parts.trapped.inherited_mask - signals.WORKER,
             null=null,
-            dropped=(*parts.dropped, *(each.fileno() for each in (dumps, reception.listener) if each is not None)),
+            dropped=_dropped(parts, dumps, reception.listener),
             connections=set(),
             channel=channel,
             desks=desks,
@@ -114,19 +114,25 @@ def assembled(parts: Parts) -> Generator[Loop]:
             clear=lambda pin: None if is_spare(pin) else cells.clear(seats[pin]),
             trace=lambda pin: Trace() if is_spare(pin) else cells.read(seats[pin]),
             beat=lambda pin: cells.read_beat(seats[pin]),
-            announce=parts.announce,
+            announce=parts.readiness.announce,
             log=parts.journal.write,
         )
         core = Supervisor(decided.slot_plans(), _jittered)
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
         executor = Executor(kernel, crew)
-        loop = Loop(core, kernel, executor, parts.journal)
+        loop = Loop(core, kernel, executor, parts.journal, parts.readiness.notifier(core.standing, parts.journal.write))
         if reception.listener is not None:
             verbs = Verbs(_facts(parts), core, executor, loop.feed, kernel.now)
             control = Control(reception.listener, kernel, verbs, inheritance.connections, parts.journal.write)
             stack.callback(control.close)
             loop.attend(control)
         yield loop
+
+
+def _dropped(parts: Parts, *ends: DumpPipe | Listener | None) -> tuple[int, ...]:
+    """Return the master's descriptors that a child has no use for."""
+    opened = (end.fileno() for end in ends if end is not None)
+    return (*parts.trapped.descriptors(), *parts.readiness.descriptors(), *opened)
 
 
 def _presence(parts: Parts) -> Presence:
@@ -247,7 +253,8 @@ def _environ_of_children(name: str) -> Generator[None]:
     """Set what all children shall see in the environment: here, where no code of the user runs meanwhile."""
     # The option variables go: an instance that a worker starts must not inherit them.
     # So do those of a worker that has started us: ours set their own.
-    theirs = (boot.PIN_VARIABLE, boot.HANDLER_VARIABLE)
+    # And what the service manager tells the master alone: a child that took itself for it would speak in its name.
+    theirs = (boot.PIN_VARIABLE, boot.HANDLER_VARIABLE, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
     names = (*(option.variable for option in OPTIONS.values()), *theirs)
     gone = {variable: os.environ.pop(variable, None) for variable in names}
     ours = {"PYWORKERS_WORKER_NAME": name, "PYWORKERS_WORKER_MASTER_PID": str(os.getpid())}

@@ -21,6 +21,7 @@ from pyworkers._posix import limits, process, signals
 from pyworkers._posix.generations import Generations
 from pyworkers._posix.lockfile import LockFile, reason
 from pyworkers._posix.signals import Interrupted, MasterSignals
+from pyworkers._readiness import Readiness
 from pyworkers._sinks import StderrSink, SyslogSink
 from pyworkers._worker import boot
 from pyworkers.app import App, declaration_of, runtime_of
@@ -98,7 +99,6 @@ class _Instance:
     def __init__(self, app: App, decided: Plan, target: str | None) -> None:
         self._app, self._plan, self._target = app, decided, target
         self._declaration: Declaration = declaration_of(app)
-        self._ready: tuple[int, int] | None = None
         self._lock: LockFile | None = None
         self._generations: Generations | PyworkersError = UsageError(
             "app.generation needs App(lock_file=...): the number is kept beside the lock"
@@ -111,6 +111,8 @@ class _Instance:
         if signals.PROBE is None and any(worker.hang_timeout is not None for worker in self._plan.workers):
             raise UsageError("hang_timeout needs real-time signals, which this system does not have: leave it off")
         process.open_standard_streams()
+        name = self._plan.instance.name
+        self._readiness = Readiness(self._plan.run, lambda how: complain(f"{name}: {how}; its log says why"))
         if self._plan.instance.lock_file is not None:
             self._lock = LockFile(self._plan.instance.lock_file)
         try:
@@ -127,6 +129,7 @@ class _Instance:
                 self._generations.close()
             if self._lock is not None:
                 self._lock.close()
+            self._readiness.close()
 
     def _log(self, level: int, line: str, error: BaseException | None = None) -> None:
         self._journal.write(level, line, error)
@@ -207,33 +210,12 @@ class _Instance:
             self._log(WARNING, why)
 
     def _detach(self) -> None:
-        reader, writer = os.pipe()
-
-        def ready() -> int:
-            signals.install(dict.fromkeys(signals.STOPPING, signals.DEFAULT))
-            os.close(writer)
-            told = os.read(reader, 1)
-            if told != b"1":
-                how = "a worker ended before it was up" if told else "the daemon ended before its workers were up"
-                complain(f"{self._plan.instance.name}: {how}; its log says why")
-            return ExitCode.OK if told == b"1" else ExitCode.FAILED
-
-        try:
-            process.detach(ready)
-        except OSError as error:
-            raise LockError(f"cannot become a daemon: {os.strerror(error.errno or 0)}") from error
-        os.close(reader)
-        self._ready = (reader, writer)
+        self._readiness.detach()
         self._journal.sink.become_master()
         if isinstance(self._journal.sink, StderrSink):
             # Not the terminal's any more: it would keep ssh(1) and $(...) waiting.
             self._journal.sink.close()
             self._journal.sink = StderrSink(self._plan.instance.name)
-
-    def _announce(self, up: bool) -> None:
-        if self._ready is not None:
-            with contextlib.suppress(OSError):
-                os.write(self._ready[1], b"1" if up else b"0")
 
     def _supervise(self, trapped: MasterSignals) -> int:
         function: Callable[[], object] | None = None
@@ -306,7 +288,7 @@ class _Instance:
         gc.collect()
         gc.freeze()
         try:
-            dropped = (*trapped.descriptors(), *(self._ready[1:] if self._ready else ()))
+            self._readiness.open(self._log)
             parts = Parts(
                 self._app,
                 self._plan,
@@ -315,8 +297,7 @@ class _Instance:
                 self._journal,
                 self._generations,
                 spared,
-                dropped,
-                self._announce,
+                self._readiness,
             )
             with contextlib.ExitStack() as stack:
                 try:

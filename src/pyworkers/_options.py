@@ -134,5 +134,9 @@ OPTIONS: Mapping[str, Option] = {
             "daemon", "run", v.parse_switch, v.check_flag, None,
             "run in the background with --syslog; return when all are up",
         ),
+        Option(
+            "notify_fd", "run", v.parse_descriptor, v.check_descriptor, "N",
+            "write a newline to this descriptor when all are up, as s6 and dinit expect",
+        ),
     )
 }  # fmt: skip

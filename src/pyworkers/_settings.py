@@ -97,6 +97,8 @@ class RunSettings:
     # The address of the syslog daemon; None logs to stderr, as every supervisor of containers expects.
     syslog: str | None = None
     daemon: bool = False
+    # s6 has no variable for it: only the command line of the service says which it is.
+    notify_fd: int | None = None
 
 
 def checked(option: Option, value: object, source: str) -> object:
@@ -169,6 +171,7 @@ def run_settings(values: Mapping[str, Any]) -> RunSettings:
         wait_s=wait_s,
         daemon=daemon,
         syslog=SYSLOG_DEFAULT if daemon and syslog is None else syslog,
+        **{name: values[name] for name in ("notify_fd",) if name in values},
     )
 
 

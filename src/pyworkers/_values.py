@@ -201,6 +201,14 @@ def check_address(value: object) -> str | None:
     _expected("a socket's path from / on, or HOST:PORT")
 
 
+def check_descriptor(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 3 <= value < 2**31:
+        return value
+    _expected(f"the number of an open descriptor from 3 on, or {_NOTHING}")
+
+
 def parse_number(text: str) -> float:
     try:
         return float(text)
@@ -226,6 +234,13 @@ def parse_int(text: str) -> int:
         return int(text)
     except ValueError:
         _expected(f"an int of 1 to {PINS_MAX:,}")
+
+
+def parse_descriptor(text: str) -> int | str | None:
+    if text == "off":
+        return None
+    # Not int(), which takes +4 and 1_0, too.
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 11 else text
 
 
 def parse_int_list(text: str) -> list[int]:

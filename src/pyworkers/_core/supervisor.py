@@ -25,13 +25,16 @@ from pyworkers._core.types import (
     Backoff,
     ClosedState,
     Failed,
+    Finished,
     Hung,
     LiveState,
     Phase,
     Pin,
+    ProcessState,
     Running,
     SlotPlan,
     SlotState,
+    Standing,
     is_spare,
 )
 
@@ -105,6 +108,23 @@ class Supervisor:
         if self._over or self._stop_kind is not None:
             return Phase.STOPPING
         return Phase.RUNNING if self._announced else Phase.STARTING
+
+    def standing(self) -> Standing:
+        """Return how the instance stands; it costs a look at every slot."""
+        slots = [slot for pin, slot in self._slots.items() if not is_spare(pin)]
+        coming = [slot for slot in slots if not (slot.ever_up or isinstance(slot.state, ClosedState))]
+        return Standing(
+            wanted=len(slots),
+            up=sum(isinstance(slot.state, Running) for slot in slots),
+            coming=len(coming),
+            # Who has had an attempt, and it is not the one that is there.
+            late=tuple(slot.plan.pin for slot in coming if slot._attempt > isinstance(slot.state, ProcessState)),
+            finished=sum(isinstance(slot.state, Finished) for slot in slots),
+            failed=sum(isinstance(slot.state, Failed) for slot in slots),
+            live=self._live_count,
+            is_stopping=self._stop_kind is not None,
+            is_over=self._over,
+        )
 
     def _decide(self, event: Event) -> list[Effect]:
         # First, since most events are: each class that a match looks at is on a page that the last fork made costly.
