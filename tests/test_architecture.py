@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "_logs": {"_core.types", "_core.typed", "_core.policy", "errors", "_options", "_settings", "_handler"},
     "_sinks": {"_logs"},
     "_handler": {"_logs"},
+    "_structured": {"_core.types", "_logs", "_handler"},
     "_values": {"_core.types", "_core.typed"},
     "_options": {"_core.records", "_values"},
     "_settings": {"_core.records", "_core.types", "_core.policy", "errors", "_logs", "_options", "_values"},
@@ -50,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "_compose": {
         "_core.types", "errors", "_logs", "_sinks", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",
-        "_assembly", "_readiness",
+        "_assembly", "_readiness", "_structured",
     },
     "cli": {"_client", "_core.types", "_compose", "_loader", "_plan", "_options", "_settings", "_values", "app", "errors"},
     "__init__": {"_core.types", "app", "errors"},

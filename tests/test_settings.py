@@ -181,6 +181,8 @@ GOOD_AS_TEXT: list[tuple[str, str, object]] = [
     ("daemon", "0", False),
     ("notify_fd", "3", 3),
     ("notify_fd", "off", None),
+    ("log_format", "text", "text"),
+    ("log_format", "json", "json"),
 ]
 
 BAD_AS_TEXT: list[tuple[str, str]] = [
@@ -211,6 +213,7 @@ BAD_AS_TEXT: list[tuple[str, str]] = [
     *(("syslog", text) for text in ("loghost", "loghost:", ":514", "loghost:syslog", "log host:1", "loghost:65536")),
     *(("daemon", text) for text in ("", "yes please")),
     *(("notify_fd", text) for text in ("", "0", "2", "-3", "+3", "3.0", "1_0", "\u0663", "stderr", "9" * 5000)),
+    *(("log_format", text) for text in ("", "JSON", "yaml", "off")),
 ]
 
 
@@ -329,14 +332,16 @@ def test_defaults_are_those_of_the_contract() -> None:
         name="x", workers=None, normal_exit_codes=frozenset({0}), permanent_failure_codes=frozenset(), lock_file=None,
         strict=False, debug=False,
     )  # fmt: skip
-    assert run_settings({}) == RunSettings(if_running="exit", wait_s=None, syslog=None, daemon=False, notify_fd=None)
+    assert run_settings({}) == RunSettings(
+        if_running="exit", wait_s=None, syslog=None, daemon=False, notify_fd=None, log_format="text"
+    )
     assert decided(app_with()) == {
         "name": "test", "workers": None, "normal_exit_codes": frozenset({0}), "permanent_failure_codes": frozenset(),
         "lock_file": None, "strict": False, "debug": False,
         "restart": "on-failure", "backoff": (0.1, 30.0), "max_restarts": None, "restart_period": 60.0,
         "stop_timeout": 8.0, "cooperative": None, "hang_timeout": None, "max_runtime": None, "max_rss": None,
         "kill_group": True, "group": None, "strategy": "one", "spares": 0,
-        "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False, "notify_fd": None,
+        "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False, "notify_fd": None, "log_format": "text",
     }  # fmt: skip
 
 
@@ -404,6 +409,7 @@ PRECEDENCE: dict[str, tuple[Any, str, str, Any]] = {
     "syslog": (None, "/variable", "/flag", None),
     "daemon": (None, "1", "0", None),
     "notify_fd": (None, "3", "4", None),
+    "log_format": (None, "json", "text", None),
 }
 
 

@@ -31,6 +31,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyworkers._structured import Structure
+
 
 def main(
     app: App,
@@ -137,8 +139,11 @@ class _Instance:
     @contextlib.contextmanager
     def _logging(self) -> Generator[None]:
         """Have a log for the time of the run, and lead the app's logger to it."""
+        structure = self._structure()
+        self._dress = None if structure is None else structure.line
         sink, missing = self._open_sink()
-        self._journal = Journal(sink, DEBUG if self._plan.instance.debug else INFO)
+        level = DEBUG if self._plan.instance.debug else INFO
+        self._journal = Journal(sink, level) if structure is None else structure.journal(sink, level)
         if "logging" in sys.modules or may_log(spec.function for spec in self._declaration.handlers):
             # Now rather than in each worker.
             self._journal.lead(self._app.log)
@@ -157,14 +162,22 @@ class _Instance:
             runtime_of(self._app).journal = None
             self._journal.close()
 
+    def _structure(self) -> Structure | None:
+        if self._plan.run.log_format == "text":
+            return None
+        from pyworkers._master.facts import facts_of
+        from pyworkers._structured import Structure
+
+        return Structure(self._plan.instance.name, facts_of)
+
     def _open_sink(self) -> tuple[Sink, Exception | None]:
         name, address = self._plan.instance.name, self._plan.run.syslog
         if address is None:
-            return StderrSink(name), None
+            return StderrSink(name, dress=self._dress), None
         try:
-            return SyslogSink(name, address), None
+            return SyslogSink(name, address, dress=self._dress), None
         except (OSError, UnicodeError) as error:
-            return StderrSink(name), error
+            return StderrSink(name, dress=self._dress), error
 
     def _enter(self, trapped: MasterSignals) -> int | None:
         """Become the one instance, in the process that stays; return None, or the code to leave with."""
@@ -215,7 +228,7 @@ class _Instance:
         if isinstance(self._journal.sink, StderrSink):
             # Not the terminal's any more: it would keep ssh(1) and $(...) waiting.
             self._journal.sink.close()
-            self._journal.sink = StderrSink(self._plan.instance.name)
+            self._journal.sink = StderrSink(self._plan.instance.name, dress=self._dress)
 
     def _supervise(self, trapped: MasterSignals) -> int:
         function: Callable[[], object] | None = None

@@ -138,5 +138,9 @@ OPTIONS: Mapping[str, Option] = {
             "notify_fd", "run", v.parse_descriptor, v.check_descriptor, "N",
             "write a newline to this descriptor when all are up, as s6 and dinit expect",
         ),
+        Option(
+            "log_format", "run", str, v.check_one_of("text", "json"), "text|json",
+            "log lines for people (default), or a JSON object in each",
+        ),
     )
 }  # fmt: skip

@@ -99,6 +99,8 @@ class RunSettings:
     daemon: bool = False
     # s6 has no variable for it: only the command line of the service says which it is.
     notify_fd: int | None = None
+    # For people; a collector of logs says so itself, as with gunicorn's and uvicorn's log configurations.
+    log_format: Literal["text", "json"] = "text"
 
 
 def checked(option: Option, value: object, source: str) -> object:
@@ -171,7 +173,7 @@ def run_settings(values: Mapping[str, Any]) -> RunSettings:
         wait_s=wait_s,
         daemon=daemon,
         syslog=SYSLOG_DEFAULT if daemon and syslog is None else syslog,
-        **{name: values[name] for name in ("notify_fd",) if name in values},
+        **{name: values[name] for name in ("notify_fd", "log_format") if name in values},
     )
 
 

@@ -16,8 +16,9 @@ import stat
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 
-from pyworkers._logs import CRITICAL, DEBUG, ERROR, INFO, WARNING
+from pyworkers._logs import CRITICAL, DEBUG, ERROR, INFO, LEVELS, WARNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,16 +34,20 @@ LAST_PATIENCE_S = 0.5
 """How long the end waits for a stalled reader: a stop stays bounded."""
 
 _FACILITY_DAEMON = 3
-_NAMES = {CRITICAL: "CRITICAL", ERROR: "ERROR", WARNING: "WARNING", INFO: "INFO", DEBUG: "DEBUG"}
 _SEVERITY = {CRITICAL: 2, ERROR: 3, WARNING: 4, INFO: 6, DEBUG: 7}
 
 _ROOM_GONE = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EINTR)
 
 
+Dress = Callable[[int, str], str]
+"""Makes a sink's own words, with their level, look like the lines that it is given."""
+
+
 class _Backlog:
     """What both sinks share: lines that wait, and the number of those that were dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, dress: Dress | None) -> None:
+        self._dress = dress
         self._lines: deque[bytes] = deque()
         self._size = 0
         self._dropped_count = 0
@@ -114,7 +119,8 @@ class _Backlog:
             self._size = 0
 
     def _notice(self) -> bytes:
-        return self._encode(WARNING, f"log lines dropped count={self._dropped_count}; nobody took them in time")
+        words = f"log lines dropped count={self._dropped_count}; nobody took them in time"
+        return self._encode(WARNING, words if self._dress is None else self._dress(WARNING, words))
 
     def _wait(self, patience_s: float) -> bool:
         deadline = time.monotonic() + patience_s
@@ -142,10 +148,11 @@ class StderrSink(_Backlog):
     Args:
         ident: Stands in each line before the pid.
         descriptor: Which one to write to.
+        dress: Is given where lines come whole, so that nothing is to stand before them.
     """
 
-    def __init__(self, ident: str, descriptor: int = 2) -> None:
-        super().__init__()
+    def __init__(self, ident: str, descriptor: int = 2, *, dress: Dress | None = None) -> None:
+        super().__init__(dress)
         self._ident = ident
         self._target, is_socket, self._blocks = _reopened(descriptor)
         self._socket: socket.socket | None = None
@@ -163,10 +170,12 @@ class StderrSink(_Backlog):
         os.close(self._target)
 
     def _encode(self, level: int, line: str) -> bytes:
+        if self._dress is not None:
+            return f"{line}\n".encode(errors="backslashreplace")
         now = time.time()
         instant = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         # A level that is not one of ours can only have come by way of a logger.
-        name = _NAMES.get(level) or sys.modules["logging"].getLevelName(level)
+        name = LEVELS.get(level) or sys.modules["logging"].getLevelName(level)
         text = f"{instant},{int(now % 1 * 1000):03d} {self._ident}[{os.getpid()}] {name} {line}\n"
         return text.encode(errors="backslashreplace")
 
@@ -188,14 +197,15 @@ class SyslogSink(_Backlog):
     Args:
         ident: The tag before the pid.
         address: A socket's path, or HOST:PORT for UDP.
+        dress: Likewise; the head that syslog(3) wants stands before them all the same.
 
     Raises:
         OSError: There is no daemon at the address, or no such host.
         UnicodeError: The host's name cannot be one.
     """
 
-    def __init__(self, ident: str, address: str) -> None:
-        super().__init__()
+    def __init__(self, ident: str, address: str, *, dress: Dress | None = None) -> None:
+        super().__init__(dress)
         self._ident = ident
         self._address = address
         # Looked up once: a name server must not hold up the master when it connects again.

@@ -14,7 +14,7 @@ from pyworkers._core.notices import Notices
 from pyworkers._core.records import record
 from pyworkers._core.typed import Protocol
 from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin, Previous, Signaled, is_spare
-from pyworkers._logs import ERROR, WARNING
+from pyworkers._logs import ERROR, WARNING, Line
 from pyworkers._master.history import History
 from pyworkers._master.postmortem import PostMortem
 from pyworkers._master.reports import Seat, cause, describe, named
@@ -103,7 +103,7 @@ class Executor:
         self._by_pin: dict[Pin, Pid] = {}
         self._previous: dict[Pin, Previous] = {}
         self._postmortem = PostMortem()
-        self._hung = ""
+        self._hung = Line("", {})
         self.notices = Notices()
         self._notice_pid: Pid | None = None
         # OOM kills that no end of a worker was laid to yet, and until when they may be.
@@ -207,7 +207,8 @@ class Executor:
         unsaid, self._unsaid = self._unsaid, []
         now = self._kernel.now()
         for report, seat in unsaid:
-            self._crew.log(*describe(report, seat))
+            level, line = describe(report, seat)
+            self._crew.log(level, Line(line, (report, seat)))
             self.history.add(report, seat, now)
 
     def report_untold(self) -> None:
@@ -240,7 +241,8 @@ class Executor:
                 self._send(pin, PROBE)
             case m.Dump():
                 # Named now: when the last line comes, somebody else may sit there.
-                self._hung = f"{self._crew.handlers[pin]} pin={pin} pid={self._by_pin[pin]}"
+                handler, pid = self._crew.handlers[pin], self._by_pin[pin]
+                self._hung = Line(f"{handler} pin={pin} pid={pid}", {"handler": handler, "pin": pin, "pid": pid})
                 self._postmortem.begin(pin, attempt)
                 self._send(pin, DUMP)
         return None
@@ -294,7 +296,7 @@ class Executor:
 
     def _log_stacks(self, data: bytes) -> None:
         for line in self._postmortem.feed(data, self._kernel.now()):
-            self._crew.log(ERROR, f"stack {self._hung}: {line}")
+            self._crew.log(ERROR, Line(f"stack {self._hung}: {line}", self._hung.about))
 
     def _report(self, report: m.Report) -> None:
         seat = None

@@ -83,7 +83,7 @@ def run_worker(job: Job, assignment: Assignment, up: bytes, inheritance: Inherit
     """
     if not _become_worker(job, -1, inheritance):
         return ExitCode.STOPPED
-    job.journal.prefix = f"{job.handler_name} pin={assignment.pin}: "
+    job.journal.who = (job.handler_name, assignment.pin)
     signals.unblock(inheritance.mask)
     code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
@@ -95,7 +95,7 @@ def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
     """Live as a spare until its assignment is read from the `desk`, then as a worker, and return the exit code."""
     if not _become_worker(job, desk, inheritance):
         return ExitCode.STOPPED
-    job.journal.prefix = f"{job.handler_name} spare: "
+    job.journal.who = (job.handler_name, None)
     signals.unblock(inheritance.mask)
     assignment: Assignment | None = None
     code = _warm(job, inheritance) if job.on_warm else None
@@ -148,7 +148,7 @@ def _take(job: Job, assignment: Assignment) -> bytes:
     """In a spare: do what the master does before it forks a worker, and return the record that says that it is up."""
     who = (assignment.pin, assignment.attempt)
     job.runtime.bind(job.binding, who, assignment)
-    job.journal.prefix = f"{job.handler_name} pin={assignment.pin}: "
+    job.journal.who = (job.handler_name, assignment.pin)
     os.environ[PIN_VARIABLE] = str(assignment.pin)
     return Told(*who, Word.UP).packed()
 
@@ -160,10 +160,10 @@ def _rehearse(job: Job) -> None:
     death of a worker to the handler of the next.
     """
     assignment = Assignment.unpacked(Assignment(Pin(0), Attempt(0), 0, 0, None).packed())
-    prefix, spare = job.journal.prefix, job.runtime.who
+    who, spare = job.journal.who, job.runtime.who
     _take(job, assignment)
     del os.environ[PIN_VARIABLE]
-    job.journal.prefix = prefix
+    job.journal.who = who
     job.runtime.place.leave()
     job.runtime.bind(job.binding, spare, None)
 
