@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "_core": {"_core"},
     "errors": {"_core.types", "_core.policy"},
     "_logs": {"_core.types", "_core.typed", "_core.policy", "errors", "_options", "_settings", "_handler"},
-    "_sinks": {"_logs"},
+    "_sinks": {"_logs", "_posix.outlets"},
     "_handler": {"_logs"},
     "_structured": {"_core.types", "_logs", "_handler"},
     "_values": {"_core.types", "_core.typed"},
@@ -45,9 +45,10 @@ ROOMS: dict[str, set[str]] = {
     "_presence": {"_logs", "_posix"},
     "_client": {"_client", "_core.records", "_core.typed", "_core.types", "_posix", "errors"},
     "_readiness": {"_core.types", "_logs", "_posix", "_master.notify", "_settings", "errors"},
+    "_printer": {"_core.types", "_posix"},
     "_assembly": {
         "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors", "_presence",
-        "_readiness",
+        "_printer", "_readiness",
     },
     "_compose": {
         "_core.types", "errors", "_logs", "_sinks", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",

@@ -183,6 +183,8 @@ GOOD_AS_TEXT: list[tuple[str, str, object]] = [
     ("notify_fd", "off", None),
     ("log_format", "text", "text"),
     ("log_format", "json", "json"),
+    ("prefix_output", "1", True),
+    ("prefix_output", "0", False),
 ]
 
 BAD_AS_TEXT: list[tuple[str, str]] = [
@@ -214,6 +216,7 @@ BAD_AS_TEXT: list[tuple[str, str]] = [
     *(("daemon", text) for text in ("", "yes please")),
     *(("notify_fd", text) for text in ("", "0", "2", "-3", "+3", "3.0", "1_0", "\u0663", "stderr", "9" * 5000)),
     *(("log_format", text) for text in ("", "JSON", "yaml", "off")),
+    *(("prefix_output", text) for text in ("", "2", "colour")),
 ]
 
 
@@ -341,7 +344,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "restart": "on-failure", "backoff": (0.1, 30.0), "max_restarts": None, "restart_period": 60.0,
         "stop_timeout": 8.0, "cooperative": None, "hang_timeout": None, "max_runtime": None, "max_rss": None,
         "kill_group": True, "group": None, "strategy": "one", "spares": 0,
-        "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False, "notify_fd": None, "log_format": "text",
+        "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False, "notify_fd": None, "log_format": "text", "prefix_output": False,
     }  # fmt: skip
 
 
@@ -410,6 +413,7 @@ PRECEDENCE: dict[str, tuple[Any, str, str, Any]] = {
     "daemon": (None, "1", "0", None),
     "notify_fd": (None, "3", "4", None),
     "log_format": (None, "json", "text", None),
+    "prefix_output": (None, "1", "0", None),
 }
 
 

@@ -43,6 +43,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyworkers._printer import Helper
+
 
 @record
 class Parts:
@@ -88,6 +90,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
             stack.callback(dumps.close)
         desks = Desks()
         stack.callback(desks.close)
+        printer = stack.enter_context(_printing(parts))
         reception = Reception(_presence(parts), parts.journal.write)
         stack.callback(reception.close)
         inheritance = prologue.Inheritance(
@@ -98,6 +101,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
             connections=set(),
             channel=channel,
             desks=desks,
+            output=None if printer is None else printer.handover,
         )
         seats = {pin: seat for seat, pin in enumerate(assignment)}
         spares = decided.spares()
@@ -120,6 +124,8 @@ def assembled(parts: Parts) -> Generator[Loop]:
         core = Supervisor(decided.slot_plans(), _jittered)
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
         executor = Executor(kernel, crew)
+        if printer is not None:
+            printer.start(kernel, inheritance.mask)
         loop = Loop(core, kernel, executor, parts.journal, parts.readiness.notifier(core.standing, parts.journal.write))
         if reception.listener is not None:
             verbs = Verbs(_facts(parts), core, executor, loop.feed, kernel.now)
@@ -133,6 +139,25 @@ def _dropped(parts: Parts, *ends: DumpPipe | Listener | None) -> tuple[int, ...]
     """Return the master's descriptors that a child has no use for."""
     opened = (end.fileno() for end in ends if end is not None)
     return (*parts.trapped.descriptors(), *parts.readiness.descriptors(), *opened)
+
+
+@contextlib.contextmanager
+def _printing(parts: Parts) -> Generator[Helper | None]:
+    """Return the handle on what prints the output of workers, if anything is to; at the end, see it off."""
+    decided = parts.plan
+    if not decided.run.prefix_output:
+        yield None
+        return
+    from pyworkers._printer import Helper
+
+    handlers = declaration_of(parts.app).handlers
+    names = [f"{handlers[place].name}.{pin}" for pin, place in decided.assignment.items()]
+    names += [f"{handlers[place].name}.spare" for place in decided.spares().values()]
+    helper = Helper(names, max(worker.stop_timeout for worker in decided.workers) + 1)
+    try:
+        yield helper
+    finally:
+        helper.finish()
 
 
 def _presence(parts: Parts) -> Presence:

@@ -110,6 +110,8 @@ class _Instance:
         """Enter, run, and leave nothing behind."""
         if inline and self._plan.run.daemon:
             raise UsageError("--inline and --daemon (or PYWORKERS_DAEMON) exclude each other")
+        if self._plan.run.prefix_output and self._plan.run.daemon:
+            raise UsageError("--prefix-output and --daemon exclude each other: a daemon's streams are /dev/null")
         if signals.PROBE is None and any(worker.hang_timeout is not None for worker in self._plan.workers):
             raise UsageError("hang_timeout needs real-time signals, which this system does not have: leave it off")
         process.open_standard_streams()

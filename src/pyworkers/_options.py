@@ -142,5 +142,9 @@ OPTIONS: Mapping[str, Option] = {
             "log_format", "run", str, v.check_one_of("text", "json"), "text|json",
             "log lines for people (default), or a JSON object in each",
         ),
+        Option(
+            "prefix_output", "run", v.parse_switch, v.check_flag, None,
+            "print what workers write to stdout and stderr line by line, with handler and PIN in front",
+        ),
     )
 }  # fmt: skip

@@ -101,6 +101,8 @@ class RunSettings:
     notify_fd: int | None = None
     # For people; a collector of logs says so itself, as with gunicorn's and uvicorn's log configurations.
     log_format: Literal["text", "json"] = "text"
+    # Off: for development, as with foreman and honcho; elsewhere the output is what the workers have made of it.
+    prefix_output: bool = False
 
 
 def checked(option: Option, value: object, source: str) -> object:
@@ -173,7 +175,7 @@ def run_settings(values: Mapping[str, Any]) -> RunSettings:
         wait_s=wait_s,
         daemon=daemon,
         syslog=SYSLOG_DEFAULT if daemon and syslog is None else syslog,
-        **{name: values[name] for name in ("notify_fd", "log_format") if name in values},
+        **{name: values[name] for name in ("notify_fd", "log_format", "prefix_output") if name in values},
     )
 
 

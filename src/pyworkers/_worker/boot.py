@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pyworkers._core.records import record
 from pyworkers._core.typed import cast
 from pyworkers._core.types import Attempt, Pin
-from pyworkers._logs import ERROR, Journal
+from pyworkers._logs import ERROR, WARNING, Journal
 from pyworkers._posix import process, signals
 from pyworkers._posix.channel import Told, Word
 from pyworkers._posix.signals import Call
@@ -27,6 +27,8 @@ from pyworkers.errors import ExitCode, Stop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyworkers._posix.handover import Handover
 
 PIN_VARIABLE = "PYWORKERS_WORKER_PIN"
 HANDLER_VARIABLE = "PYWORKERS_WORKER_HANDLER"
@@ -84,6 +86,8 @@ def run_worker(job: Job, assignment: Assignment, up: bytes, inheritance: Inherit
     if not _become_worker(job, -1, inheritance):
         return ExitCode.STOPPED
     job.journal.who = (job.handler_name, assignment.pin)
+    if inheritance.output is not None:
+        _hand_over(job, inheritance.output, assignment.pin)
     signals.unblock(inheritance.mask)
     code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
@@ -96,6 +100,8 @@ def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
     if not _become_worker(job, desk, inheritance):
         return ExitCode.STOPPED
     job.journal.who = (job.handler_name, None)
+    if inheritance.output is not None:
+        _hand_over(job, inheritance.output, None)
     signals.unblock(inheritance.mask)
     assignment: Assignment | None = None
     code = _warm(job, inheritance) if job.on_warm else None
@@ -107,7 +113,10 @@ def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
         code = ExitCode.STOPPED
         if told:
             assignment = Assignment.unpacked(told)
-            code = _work(job, assignment, _take(job, assignment), inheritance)
+            up = _take(job, assignment)
+            if inheritance.output is not None:
+                _hand_over(job, inheritance.output, assignment.pin)
+            code = _work(job, assignment, up, inheritance)
     return _leave(job, assignment, inheritance, code)
 
 
@@ -118,6 +127,8 @@ def run_notice(
     if not settle_in(calls, inheritance):
         return ExitCode.STOPPED
     inheritance.desks.become_worker()
+    if inheritance.output is not None:
+        inheritance.output.say_who("on_failure")
     signals.unblock(inheritance.mask)
     code: int = ExitCode.OK
     for function in functions:
@@ -151,6 +162,12 @@ def _take(job: Job, assignment: Assignment) -> bytes:
     job.journal.who = (job.handler_name, assignment.pin)
     os.environ[PIN_VARIABLE] = str(assignment.pin)
     return Told(*who, Word.UP).packed()
+
+
+def _hand_over(job: Job, output: Handover, pin: Pin | None) -> None:
+    name = f"{job.handler_name}.{'spare' if pin is None else pin}"
+    if not output.say_who(name, pin, last=pin is not None):
+        job.journal.write(WARNING, "output is not prefixed: the process that does it is gone")
 
 
 def _rehearse(job: Job) -> None:

@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyworkers._posix.handover import Handover
+
 TERM = int(signal.SIGTERM)
 
 
@@ -36,6 +38,7 @@ class Inheritance:
         null: A descriptor of /dev/null, the child's stdin.
         dropped: The master's own descriptors.
         connections: More of them, which come and go: those of the control socket.
+        output: Where its stdout and stderr are handed to; None where they stay what they are.
     """
 
     master: Pid
@@ -45,6 +48,7 @@ class Inheritance:
     connections: set[int]
     channel: Channel
     desks: Desks
+    output: Handover | None = None
 
 
 def worker_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, *, leads_group: bool) -> Sequence[Call]:
