@@ -23,7 +23,7 @@ from pyworkers._master.loop import Loop
 from pyworkers._master.verbs import Facts, Verbs
 from pyworkers._options import OPTIONS
 from pyworkers._plan import Plan
-from pyworkers._posix import signals
+from pyworkers._posix import signals, titles
 from pyworkers._posix.cells import Cells, Trace
 from pyworkers._posix.channel import Channel, Told, Word
 from pyworkers._posix.desks import Desks
@@ -78,21 +78,16 @@ def assembled(parts: Parts) -> Generator[Loop]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environ_of_children(decided.instance.name))
         stack.enter_context(_lines_buffered())
-        cells = Cells(len(handlers), len(assignment))
-        stack.callback(cells.close)
-        channel = Channel()
-        stack.callback(channel.close)
+        cells = stack.enter_context(contextlib.closing(Cells(len(handlers), len(assignment))))
+        channel = stack.enter_context(contextlib.closing(Channel()))
         null = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, null)
-        dumps = None
-        if any(worker.hang_timeout is not None for worker in decided.workers):
-            dumps = DumpPipe()
-            stack.callback(dumps.close)
-        desks = Desks()
-        stack.callback(desks.close)
+        is_watched = any(worker.hang_timeout is not None for worker in decided.workers)
+        dumps = stack.enter_context(contextlib.closing(DumpPipe())) if is_watched else None
+        desks = stack.enter_context(contextlib.closing(Desks()))
         printer = stack.enter_context(_printing(parts))
-        reception = Reception(_presence(parts), parts.journal.write)
-        stack.callback(reception.close)
+        set_title = stack.enter_context(titles.titled(f"pyworkers: master {decided.instance.name}"))
+        reception = stack.enter_context(contextlib.closing(Reception(_presence(parts), parts.journal.write)))
         inheritance = prologue.Inheritance(
             master=Pid(os.getpid()),
             mask=parts.trapped.inherited_mask - signals.WORKER,
@@ -102,6 +97,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
             channel=channel,
             desks=desks,
             output=None if printer is None else printer.handover,
+            set_title=set_title,
         )
         seats = {pin: seat for seat, pin in enumerate(assignment)}
         spares = decided.spares()
@@ -125,7 +121,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
         executor = Executor(kernel, crew)
         if printer is not None:
-            printer.start(kernel, inheritance.mask)
+            printer.start(kernel, inheritance.mask, set_title)
         loop = Loop(core, kernel, executor, parts.journal, parts.readiness.notifier(core.standing, parts.journal.write))
         if reception.listener is not None:
             verbs = Verbs(_facts(parts), core, executor, loop.feed, kernel.now)
@@ -192,6 +188,7 @@ def _jobs(parts: Parts, cells: Cells, inheritance: prologue.Inheritance) -> tupl
             runtime=runtime_of(app),
             handler_name=spec.name,
             variable=spec.name.encode(sys.getfilesystemencoding(), "backslashreplace").decode(errors="replace"),
+            title=titles.printable(f"pyworkers: worker {decided.instance.name} {spec.name}"),
             # Where that is the same, one Python function less for a child to enter.
             handler=spec.function if spec.takes_pin else spec.call,
             is_async=spec.is_async,

@@ -20,6 +20,7 @@ from pyworkers._posix import process, signals
 from pyworkers._posix.handover import Handed, Handover
 from pyworkers._posix.kernel import PosixKernel
 from pyworkers._posix.outlets import NO_ROOM, Outlet
+from pyworkers._posix.titles import SetTitle
 
 LINE_MAX = 65536
 """A line that is longer is printed in pieces: somebody may never write a newline."""
@@ -255,21 +256,23 @@ class Helper:
         self._patience_s = patience_s
         self._pid: Pid | None = None
 
-    def start(self, kernel: PosixKernel, mask: frozenset[int]) -> None:
+    def start(self, kernel: PosixKernel, mask: frozenset[int], set_title: SetTitle | None) -> None:
         """Fork it, before there is any worker.
 
         Raises:
             OSError: There is no process to be had.
         """
-        self._pid = kernel.fork(lambda: self._main(mask), leader=False)
+        self._pid = kernel.fork(lambda: self._main(mask, set_title), leader=False)
         self.handover.keep_giving()
 
-    def _main(self, mask: frozenset[int]) -> int:
+    def _main(self, mask: frozenset[int], set_title: SetTitle | None) -> int:
         # What stops the master is no reason to leave before it: a terminal's signals reach the whole group.
         traps: dict[int, signals.Trap] = dict.fromkeys((*signals.MANAGED, signal.SIGPIPE), signals.IGNORE)
         for function, arguments in signals.child_calls(signals.plain(traps)):
             function(*arguments)
         signals.unblock(mask)
+        if set_title is not None:
+            set_title("pyworkers: output")
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         _raise_limit()

@@ -28,8 +28,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyworkers._posix.handover import Handover
-
 PIN_VARIABLE = "PYWORKERS_WORKER_PIN"
 HANDLER_VARIABLE = "PYWORKERS_WORKER_HANDLER"
 
@@ -52,6 +50,7 @@ class Job:
     Attributes:
         handler_name: For logs.
         variable: The same for the environment, which cannot hold every name.
+        title: What its workers are for ps(1), but for the PIN.
         handler: Runs the user's handler; an async one returns its coroutine.
         on_warm: The `on_worker_warm` functions.
         on_start: The `on_worker_start` functions.
@@ -64,6 +63,7 @@ class Job:
     runtime: Runtime
     handler_name: str
     variable: str
+    title: str
     handler: PinFunction
     is_async: bool
     on_warm: Sequence[Callable[[], object]]
@@ -86,8 +86,8 @@ def run_worker(job: Job, assignment: Assignment, up: bytes, inheritance: Inherit
     if not _become_worker(job, -1, inheritance):
         return ExitCode.STOPPED
     job.journal.who = (job.handler_name, assignment.pin)
-    if inheritance.output is not None:
-        _hand_over(job, inheritance.output, assignment.pin)
+    if inheritance.set_title is not None or inheritance.output is not None:
+        _show(job, assignment.pin, inheritance)
     signals.unblock(inheritance.mask)
     code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
@@ -100,8 +100,7 @@ def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
     if not _become_worker(job, desk, inheritance):
         return ExitCode.STOPPED
     job.journal.who = (job.handler_name, None)
-    if inheritance.output is not None:
-        _hand_over(job, inheritance.output, None)
+    _show(job, None, inheritance)
     signals.unblock(inheritance.mask)
     assignment: Assignment | None = None
     code = _warm(job, inheritance) if job.on_warm else None
@@ -114,8 +113,7 @@ def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
         if told:
             assignment = Assignment.unpacked(told)
             up = _take(job, assignment)
-            if inheritance.output is not None:
-                _hand_over(job, inheritance.output, assignment.pin)
+            _show(job, assignment.pin, inheritance)
             code = _work(job, assignment, up, inheritance)
     return _leave(job, assignment, inheritance, code)
 
@@ -129,6 +127,8 @@ def run_notice(
     inheritance.desks.become_worker()
     if inheritance.output is not None:
         inheritance.output.say_who("on_failure")
+    if inheritance.set_title is not None:
+        inheritance.set_title("pyworkers: on_failure")
     signals.unblock(inheritance.mask)
     code: int = ExitCode.OK
     for function in functions:
@@ -164,10 +164,14 @@ def _take(job: Job, assignment: Assignment) -> bytes:
     return Told(*who, Word.UP).packed()
 
 
-def _hand_over(job: Job, output: Handover, pin: Pin | None) -> None:
-    name = f"{job.handler_name}.{'spare' if pin is None else pin}"
-    if not output.say_who(name, pin, last=pin is not None):
-        job.journal.write(WARNING, "output is not prefixed: the process that does it is gone")
+def _show(job: Job, pin: Pin | None, inheritance: Inheritance) -> None:
+    """Say to whoever looks from outside who this is, where that is wanted: to ps(1), and before each line of output."""
+    if inheritance.set_title is not None:
+        inheritance.set_title(f"{job.title} spare" if pin is None else f"{job.title} pin={pin}")
+    if inheritance.output is not None:
+        name = f"{job.handler_name}.{'spare' if pin is None else pin}"
+        if not inheritance.output.say_who(name, pin, last=pin is not None):
+            job.journal.write(WARNING, "output is not prefixed: the process that does it is gone")
 
 
 def _rehearse(job: Job) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyworkers._posix.handover import Handover
+    from pyworkers._posix.titles import SetTitle
 
 TERM = int(signal.SIGTERM)
 
@@ -39,6 +40,7 @@ class Inheritance:
         dropped: The master's own descriptors.
         connections: More of them, which come and go: those of the control socket.
         output: Where its stdout and stderr are handed to; None where they stay what they are.
+        set_title: Sets the process's title; None where nothing can.
     """
 
     master: Pid
@@ -49,6 +51,7 @@ class Inheritance:
     channel: Channel
     desks: Desks
     output: Handover | None = None
+    set_title: SetTitle | None = None
 
 
 def worker_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, *, leads_group: bool) -> Sequence[Call]:
