@@ -44,6 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "_loader": {"_core.types", "app", "errors"},
     "_presence": {"_logs", "_posix"},
     "_client": {"_client", "_core.records", "_core.typed", "_core.types", "_posix", "errors"},
+    "_inline": {"_worker", "_plan", "app"},
     "_readiness": {"_core.types", "_logs", "_posix", "_master.notify", "_settings", "errors"},
     "_printer": {"_core.types", "_posix"},
     "_assembly": {
@@ -52,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "_compose": {
         "_core.types", "errors", "_logs", "_sinks", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",
-        "_assembly", "_readiness", "_structured",
+        "_assembly", "_inline", "_readiness", "_structured",
     },
     "cli": {"_client", "_core.types", "_compose", "_loader", "_plan", "_options", "_settings", "_values", "app", "errors"},
     "__init__": {"_core.types", "app", "errors"},

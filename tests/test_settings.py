@@ -185,6 +185,10 @@ GOOD_AS_TEXT: list[tuple[str, str, object]] = [
     ("log_format", "json", "json"),
     ("prefix_output", "1", True),
     ("prefix_output", "0", False),
+    *(("user", text, text) for text in ("nobody", "0", "4294967294", "www-data", "svc_app$", "o.neil", "j\u00f6rg")),
+    *(("unix_group", text, text) for text in ("nogroup", "0", "65534")),
+    *(("umask", text, "0027") for text in ("27", "027", "0027", "0o027")),
+    ("umask", "0", "0000"),
 ]
 
 BAD_AS_TEXT: list[tuple[str, str]] = [
@@ -217,6 +221,12 @@ BAD_AS_TEXT: list[tuple[str, str]] = [
     *(("notify_fd", text) for text in ("", "0", "2", "-3", "+3", "3.0", "1_0", "\u0663", "stderr", "9" * 5000)),
     *(("log_format", text) for text in ("", "JSON", "yaml", "off")),
     *(("prefix_output", text) for text in ("", "2", "colour")),
+    *(
+        ("user", text)
+        for text in ("", "-1", "+1", "4294967295", "99999999999", "a b", "a:b", "x" * 300, "a/b", "nul\0")
+    ),
+    *(("unix_group", text) for text in ("", "-1", "4294967295", "a b", "a,b")),
+    *(("umask", text) for text in ("", "8", "1000", "-1", "u=rwx", "0x1f", "0o", "none")),
 ]
 
 
@@ -344,7 +354,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "restart": "on-failure", "backoff": (0.1, 30.0), "max_restarts": None, "restart_period": 60.0,
         "stop_timeout": 8.0, "cooperative": None, "hang_timeout": None, "max_runtime": None, "max_rss": None,
         "kill_group": True, "group": None, "strategy": "one", "spares": 0,
-        "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False, "notify_fd": None, "log_format": "text", "prefix_output": False,
+        "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False, "notify_fd": None, "log_format": "text", "prefix_output": False, "user": None,
+        "unix_group": None, "umask": None,
     }  # fmt: skip
 
 
@@ -414,6 +425,9 @@ PRECEDENCE: dict[str, tuple[Any, str, str, Any]] = {
     "notify_fd": (None, "3", "4", None),
     "log_format": (None, "json", "text", None),
     "prefix_output": (None, "1", "0", None),
+    "user": (None, "1", "2", None),
+    "unix_group": (None, "1", "2", None),
+    "umask": (None, "022", "077", None),
 }
 
 

@@ -43,6 +43,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyworkers._posix.identity import Identity
     from pyworkers._printer import Helper
 
 
@@ -55,6 +56,7 @@ class Parts:
         generations: The numbers of attempts, or why there are none.
         spared: Children that only their owner may reap; None where this process adopts nobody.
         readiness: Tells whoever waits for the start.
+        identity: Who workers become; None where they stay who the master is.
     """
 
     app: App
@@ -65,6 +67,7 @@ class Parts:
     generations: Generations | PyworkersError
     spared: frozenset[Pid] | None
     readiness: Readiness
+    identity: Identity | None
 
 
 @contextlib.contextmanager
@@ -76,7 +79,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
         # Loaded once, here, instead of once in each worker.
         importlib.import_module("asyncio")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environ_of_children(decided.instance.name))
+        stack.enter_context(_environ_of_children(decided.instance.name, parts.identity))
         stack.enter_context(_lines_buffered())
         cells = stack.enter_context(contextlib.closing(Cells(len(handlers), len(assignment))))
         channel = stack.enter_context(contextlib.closing(Channel()))
@@ -98,10 +101,10 @@ def assembled(parts: Parts) -> Generator[Loop]:
             desks=desks,
             output=None if printer is None else printer.handover,
             set_title=set_title,
+            identity=parts.identity,
         )
         seats = {pin: seat for seat, pin in enumerate(assignment)}
-        spares = decided.spares()
-        places = {**assignment, **spares}
+        places = {**assignment, **decided.spares()}
         workers = _Workers(parts, inheritance, seats, places, _jobs(parts, cells, inheritance), desks)
         stack.callback(workers.release)
         crew = Crew(
@@ -271,16 +274,18 @@ class _Workers:
 
 
 @contextlib.contextmanager
-def _environ_of_children(name: str) -> Generator[None]:
+def _environ_of_children(name: str, identity: Identity | None) -> Generator[None]:
     """Set what all children shall see in the environment: here, where no code of the user runs meanwhile."""
     # The option variables go: an instance that a worker starts must not inherit them.
     # So do those of a worker that has started us: ours set their own.
     # And what the service manager tells the master alone: a child that took itself for it would speak in its name.
     theirs = (boot.PIN_VARIABLE, boot.HANDLER_VARIABLE, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-    names = (*(option.variable for option in OPTIONS.values()), *theirs)
+    personal: Mapping[str, str | None] = {} if identity is None else identity.environ
+    names = (*(option.variable for option in OPTIONS.values()), *theirs, *personal)
     gone = {variable: os.environ.pop(variable, None) for variable in names}
     ours = {"PYWORKERS_WORKER_NAME": name, "PYWORKERS_WORKER_MASTER_PID": str(os.getpid())}
-    before = {**gone, **{variable: os.environ.get(variable) for variable in ours}}
+    ours |= {variable: value for variable, value in personal.items() if value is not None}
+    before = {**{variable: os.environ.get(variable) for variable in ours}, **gone}
     os.environ.update(ours)
     try:
         yield

@@ -14,6 +14,7 @@ from pyworkers import _audit
 from pyworkers._assembly import Parts, assembled
 from pyworkers._core.types import Pid
 from pyworkers._declare import Declaration, name_of
+from pyworkers._inline import run_inline
 from pyworkers._logs import DEBUG, ERROR, INFO, WARNING, Journal, Sink, may_log
 from pyworkers._master.entry import Entry, Gate, enter, held_by
 from pyworkers._plan import Plan, plan
@@ -23,7 +24,6 @@ from pyworkers._posix.lockfile import LockFile, reason
 from pyworkers._posix.signals import Interrupted, MasterSignals
 from pyworkers._readiness import Readiness
 from pyworkers._sinks import StderrSink, SyslogSink
-from pyworkers._worker import boot
 from pyworkers.app import App, declaration_of, runtime_of
 from pyworkers.errors import ExitCode, LockError, PyworkersError, UsageError
 
@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyworkers._posix.identity import Identity
     from pyworkers._structured import Structure
 
 
@@ -114,6 +115,7 @@ class _Instance:
             raise UsageError("--prefix-output and --daemon exclude each other: a daemon's streams are /dev/null")
         if signals.PROBE is None and any(worker.hang_timeout is not None for worker in self._plan.workers):
             raise UsageError("hang_timeout needs real-time signals, which this system does not have: leave it off")
+        self._identity = self._find_identity(inline=inline)
         process.open_standard_streams()
         name = self._plan.instance.name
         self._readiness = Readiness(self._plan.run, lambda how: complain(f"{name}: {how}; its log says why"))
@@ -127,13 +129,28 @@ class _Instance:
                         code = self._supervise(trapped)
                     if code is not None and leaving:
                         trapped.be_deaf_after()
-                return self._inline() if code is None else code
+                return run_inline(self._app, self._plan) if code is None else code
         finally:
             if isinstance(self._generations, Generations):
                 self._generations.close()
             if self._lock is not None:
                 self._lock.close()
             self._readiness.close()
+
+    def _find_identity(self, *, inline: bool) -> Identity | None:
+        run = self._plan.run
+        if run.user is None and run.unix_group is None and run.umask is None:
+            return None
+        from pyworkers._posix.identity import identity_of, lend_streams
+
+        identity = identity_of(run.user, run.unix_group, run.umask)
+        if identity is not None and identity.group is not None:
+            if inline:
+                raise UsageError(
+                    "--inline runs the handler in this very process, which stays who it is: leave --user out"
+                )
+            lend_streams(identity)
+        return identity
 
     def _log(self, level: int, line: str, error: BaseException | None = None) -> None:
         self._journal.write(level, line, error)
@@ -313,6 +330,7 @@ class _Instance:
                 self._generations,
                 spared,
                 self._readiness,
+                self._identity,
             )
             with contextlib.ExitStack() as stack:
                 try:
@@ -325,22 +343,3 @@ class _Instance:
         finally:
             if not frozen_before:
                 gc.unfreeze()
-
-    def _inline(self) -> int:
-        """Call the one PIN's handler in this very process, its hooks around it, with Python's own signals."""
-        ((pin, place),) = self._plan.assignment.items()
-        spec, declaration = self._declaration.handlers[place], self._declaration
-        with runtime_of(self._app).place.inline(pin):
-            for function in declaration.on_start:
-                function()
-            try:
-                for function in declaration.on_worker_warm:
-                    function()
-                for pin_function in declaration.on_worker_start:
-                    pin_function(pin)
-                return boot.run_inline(spec.call, pin, is_async=spec.is_async)
-            finally:
-                for pin_function in declaration.on_worker_exit:
-                    pin_function(pin)
-                for function in declaration.on_stop:
-                    function()

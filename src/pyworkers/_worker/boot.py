@@ -28,6 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyworkers._posix.identity import Identity
+
 PIN_VARIABLE = "PYWORKERS_WORKER_PIN"
 HANDLER_VARIABLE = "PYWORKERS_WORKER_HANDLER"
 
@@ -83,8 +85,8 @@ def run_worker(job: Job, assignment: Assignment, up: bytes, inheritance: Inherit
         up: The record that says that it is up.
         inheritance: What it has from the master.
     """
-    if not _become_worker(job, -1, inheritance):
-        return ExitCode.STOPPED
+    if (refusal := _become_worker(job, -1, inheritance)) is not None:
+        return refusal
     job.journal.who = (job.handler_name, assignment.pin)
     if inheritance.set_title is not None or inheritance.output is not None:
         _show(job, assignment.pin, inheritance)
@@ -97,8 +99,8 @@ def run_worker(job: Job, assignment: Assignment, up: bytes, inheritance: Inherit
 
 def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
     """Live as a spare until its assignment is read from the `desk`, then as a worker, and return the exit code."""
-    if not _become_worker(job, desk, inheritance):
-        return ExitCode.STOPPED
+    if (refusal := _become_worker(job, desk, inheritance)) is not None:
+        return refusal
     job.journal.who = (job.handler_name, None)
     _show(job, None, inheritance)
     signals.unblock(inheritance.mask)
@@ -122,6 +124,8 @@ def run_notice(
     functions: Sequence[Callable[[], object]], calls: Sequence[Call], inheritance: Inheritance, ending: Ending
 ) -> int:
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
+    if inheritance.identity is not None and not _assume(inheritance.identity, ending.journal):
+        return ExitCode.FAILED
     if not settle_in(calls, inheritance):
         return ExitCode.STOPPED
     inheritance.desks.become_worker()
@@ -146,13 +150,27 @@ def run_inline(handler: PinFunction, pin: int, *, is_async: bool) -> int:
     return exit_code_of(result)
 
 
-def _become_worker(job: Job, desk: int, inheritance: Inheritance) -> bool:
-    """Do what a worker does with or without a PIN; return whether the master lives."""
+def _become_worker(job: Job, desk: int, inheritance: Inheritance) -> int | None:
+    """Do what a worker does with or without a PIN; return None, or the code to leave with."""
+    # First of all, for a change of user undoes what comes after it: prctl(2), PR_SET_PDEATHSIG.
+    if inheritance.identity is not None and not _assume(inheritance.identity, job.journal):
+        return ExitCode.FAILED
     alive = settle_in(job.calls, inheritance)
     if inheritance.desks.pipes:
         inheritance.desks.become_worker(desk)
     os.register_at_fork(after_in_child=job.runtime.unbind)
-    return alive
+    return None if alive else ExitCode.STOPPED
+
+
+def _assume(identity: Identity, journal: Journal) -> bool:
+    try:
+        identity.assume()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        journal.write(ERROR, f"cannot become {identity.name}: {why}; no worker starts as anybody else")
+        journal.sink.flush()
+        return False
+    return True
 
 
 def _take(job: Job, assignment: Assignment) -> bytes:
