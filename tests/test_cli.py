@@ -210,7 +210,7 @@ def test_uncovered_pins_are_one_line(bench: Bench) -> None:
         (["shop:app", "--max-runtime", "0.5"], "--max-runtime must be a number of seconds from 1 on, or None"),
         (["shop:app", "--max-rss", "300MB"], "--max-rss must be a number of bytes, such as 300_000_000 or "),
         (["shop:app", "--kill-group=0"], "--kill-group: ignored explicit argument '0'"),
-        (["shop:app", "--group", "two words"], "--group must be 1 to 64 characters"),
+        (["shop:app", "--worker-group", "two words"], "--worker-group must be 1 to 64 characters"),
         (["shop:app", "--strategy", "some"], "--strategy must be one of one, all, got 'some'"),
         (["shop:app", "--strategy", "all"], "worker 'crawl' has strategy 'all' but no group: name one by group=..."),
         (["shop:app", "--if-running", "leave"], "--if-running must be exit, fail, wait or wait:SECONDS"),

@@ -351,9 +351,9 @@ def test_strategy_can_be_set_from_outside(bench: Bench, source: str) -> None:
         f"app = App()\n{BOOK}\n@app.worker(pins=range(2))\ndef work(pin):\n    live(pin)\n",
     )
     if source == "flag":
-        master = bench.start(None, "--group=shop", "--strategy=all")
+        master = bench.start(None, "--worker-group=shop", "--strategy=all")
     else:
-        master = bench.start(env={"PYWORKERS_GROUP": "shop", "PYWORKERS_STRATEGY": "all"})
+        master = bench.start(env={"PYWORKERS_WORKER_GROUP": "shop", "PYWORKERS_STRATEGY": "all"})
     bench.await_text("book", "begin", 2)
 
     os.kill(master.worker(1), signal.SIGKILL)

@@ -95,7 +95,7 @@ def words(cell: str) -> list[str]:
 
 def test_every_block_has_a_rule() -> None:
     """What no test below runs does not belong into the README."""
-    assert {kind for kind, _ in BLOCKS} == {"sh", "python", "log", "crontab", "ini"}
+    assert {kind for kind, _ in BLOCKS} == {"sh", "python", "log", "crontab", "ini", "text"}
     assert README.count("\n```") == 2 * len(BLOCKS)
     assert len(PROGRAMS) == sum(kind == "python" for kind, _ in BLOCKS)
     assert len(LOGS) == sum(kind == "log" for kind, _ in BLOCKS)
@@ -189,6 +189,26 @@ def test_command_works(command: str, bench: Bench) -> None:
         instance = start(bench, *arguments)
         instance.await_log("worker started report pin=3")
         assert instance.stop() == 0
+
+
+def test_printed_lines_look_like_those_of_a_real_run(bench: Bench) -> None:
+    """The block of `--prefix-output`, written by three workers."""
+    (promised,) = [text for kind, text in BLOCKS if kind == "text"]
+    lines = [re.fullmatch(r"\S+ (\w+)\.(\d+) +\| (.*)", line) for line in promised.splitlines()]
+    said = {int(line[2]): (line[1], line[3]) for line in lines if line}
+    workers = "".join(
+        f"@app.worker(pins={[pin for pin in said if said[pin][0] == handler]})\n"
+        f"def {handler}(pin):\n    print({ {pin: words for pin, (_, words) in said.items()}!r}[pin])\n"
+        for handler in {handler for handler, _ in said.values()}
+    )
+    bench.app("app = App()\n" + workers)
+    printed = bench.run("shop:app", "--prefix-output").stdout
+
+    def timeless(text: str) -> list[str]:
+        return sorted(re.sub(r"(?m)^\d\d:\d\d:\d\d ", "", text).splitlines())
+
+    assert len(said) == 3
+    assert timeless(printed) == timeless(promised)
 
 
 def test_crontab_line_is_accepted(bench: Bench) -> None:

@@ -184,6 +184,16 @@ GOOD_AS_TEXT: list[tuple[str, str, object]] = [
     ("metrics_address", "[::1]:9100", "[::1]:9100"),
     ("metrics_address", ":65535", ":65535"),
     ("metrics_address", "off", None),
+    ("notify_fd", "3", 3),
+    ("notify_fd", "off", None),
+    ("log_format", "text", "text"),
+    ("log_format", "json", "json"),
+    ("prefix_output", "1", True),
+    ("prefix_output", "0", False),
+    *(("user", text, text) for text in ("nobody", "0", "4294967294", "www-data", "svc_app$", "o.neil", "j\u00f6rg")),
+    *(("unix_group", text, text) for text in ("nogroup", "0", "65534")),
+    *(("umask", text, "0027") for text in ("27", "027", "0027", "0o027")),
+    ("umask", "0", "0000"),
 ]
 
 BAD_AS_TEXT: list[tuple[str, str]] = [
@@ -217,6 +227,15 @@ BAD_AS_TEXT: list[tuple[str, str]] = [
         ("metrics_address", text)
         for text in ("", "9100", ":", ":0", ":65536", "a b:1", "::1:9100", "[::1]", "h:x", "é:1")
     ),
+    *(("notify_fd", text) for text in ("", "0", "2", "-3", "+3", "3.0", "1_0", "\u0663", "stderr", "9" * 5000)),
+    *(("log_format", text) for text in ("", "JSON", "yaml", "off")),
+    *(("prefix_output", text) for text in ("", "2", "colour")),
+    *(
+        ("user", text)
+        for text in ("", "-1", "+1", "4294967295", "99999999999", "a b", "a:b", "x" * 300, "a/b", "nul\0")
+    ),
+    *(("unix_group", text) for text in ("", "-1", "4294967295", "a b", "a,b")),
+    *(("umask", text) for text in ("", "8", "1000", "-1", "u=rwx", "0x1f", "0o", "none")),
 ]
 
 
@@ -336,7 +355,13 @@ def test_defaults_are_those_of_the_contract() -> None:
         strict=False, debug=False,
     )  # fmt: skip
     assert run_settings({}) == RunSettings(
-        if_running="exit", wait_s=None, syslog=None, daemon=False, metrics_address=None
+        if_running="exit",
+        wait_s=None,
+        syslog=None,
+        daemon=False,
+        metrics_address=None,
+        notify_fd=None,
+        log_format="text",
     )
     assert decided(app_with()) == {
         "name": "test", "workers": None, "normal_exit_codes": frozenset({0}), "permanent_failure_codes": frozenset(),
@@ -345,6 +370,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "stop_timeout": 8.0, "cooperative": None, "hang_timeout": None, "max_runtime": None, "max_rss": None,
         "kill_group": True, "group": None, "strategy": "one", "spares": 0,
         "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False, "metrics_address": None,
+        "notify_fd": None, "log_format": "text", "prefix_output": False, "user": None,
+        "unix_group": None, "umask": None,
     }  # fmt: skip
 
 
@@ -412,6 +439,12 @@ PRECEDENCE: dict[str, tuple[Any, str, str, Any]] = {
     "syslog": (None, "/variable", "/flag", None),
     "daemon": (None, "1", "0", None),
     "metrics_address": (None, ":9100", ":9101", None),
+    "notify_fd": (None, "3", "4", None),
+    "log_format": (None, "json", "text", None),
+    "prefix_output": (None, "1", "0", None),
+    "user": (None, "1", "2", None),
+    "unix_group": (None, "1", "2", None),
+    "umask": (None, "022", "077", None),
 }
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 
 from pyworkers._core.records import record
+from pyworkers._core.standing import standing_of
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import Attempt, FailureRecord, Pid, Pin, Previous, is_spare
 from pyworkers._logs import WARNING, Journal
@@ -21,9 +22,8 @@ from pyworkers._master.control import Control
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
 from pyworkers._master.verbs import Facts, Verbs
-from pyworkers._options import OPTIONS
 from pyworkers._plan import Plan
-from pyworkers._posix import signals
+from pyworkers._posix import signals, titles
 from pyworkers._posix.cells import Cells
 from pyworkers._posix.channel import Channel, Told, Word
 from pyworkers._posix.desks import Desks
@@ -31,8 +31,11 @@ from pyworkers._posix.dumps import DumpPipe
 from pyworkers._posix.generations import Generations
 from pyworkers._posix.kernel import PosixKernel
 from pyworkers._posix.rendezvous import Presence
+from pyworkers._posix.sockets import Listener
 from pyworkers._presence import Reception
+from pyworkers._readiness import Readiness
 from pyworkers._roster import Roster
+from pyworkers._surroundings import environ_of_children, lines_buffered
 from pyworkers._worker import boot, prologue
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers.app import App, declaration_of, runtime_of
@@ -40,9 +43,9 @@ from pyworkers.errors import LockError, PyworkersError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from pyworkers._posix.identity import Identity
     from pyworkers._posix.sockets import Listener
+    from pyworkers._printer import Helper
 
 
 @record
@@ -53,8 +56,8 @@ class Parts:
         target: The import string, where there is one.
         generations: The numbers of attempts, or why there are none.
         spared: Children that only their owner may reap; None where this process adopts nobody.
-        dropped: The master's descriptors that a child has no use for.
-        announce: Is told, once, whether every worker came up.
+        readiness: Tells whoever waits for the start.
+        identity: Who workers become; None where they stay who the master is.
     """
 
     app: App
@@ -64,41 +67,41 @@ class Parts:
     journal: Journal
     generations: Generations | PyworkersError
     spared: frozenset[Pid] | None
-    dropped: tuple[int, ...]
-    announce: Callable[[bool], None]
+    readiness: Readiness
+    identity: Identity | None
 
 
 @contextlib.contextmanager
 def assembled(parts: Parts) -> Generator[Loop]:
     """Return the loop, and take down what it needed after it."""
-    decided, assignment = parts.plan, parts.plan.assignment
+    decided = parts.plan
     handlers = declaration_of(parts.app).handlers
     if any(spec.is_async for spec in handlers):
         # Loaded once, here, instead of once in each worker.
         importlib.import_module("asyncio")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environ_of_children(decided.instance.name))
-        stack.enter_context(_lines_buffered())
-        cells = Cells(len(handlers), len(assignment))
-        stack.callback(cells.close)
-        channel = Channel()
-        stack.callback(channel.close)
+        stack.enter_context(environ_of_children(decided.instance.name, parts.identity))
+        stack.enter_context(lines_buffered())
+        cells = stack.enter_context(contextlib.closing(Cells(len(handlers), len(decided.assignment))))
+        channel = stack.enter_context(contextlib.closing(Channel()))
         null = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, null)
-        dumps = DumpPipe()
-        stack.callback(dumps.close)
-        desks = Desks()
-        stack.callback(desks.close)
-        reception = Reception(_presence(parts), parts.journal.write)
-        stack.callback(reception.close)
+        dumps = stack.enter_context(contextlib.closing(DumpPipe()))
+        desks = stack.enter_context(contextlib.closing(Desks()))
+        printer = stack.enter_context(_printing(parts))
+        set_title = stack.enter_context(titles.titled(f"pyworkers: master {decided.instance.name}"))
+        reception = stack.enter_context(contextlib.closing(Reception(_presence(parts), parts.journal.write)))
         inheritance = prologue.Inheritance(
             master=Pid(os.getpid()),
             mask=parts.trapped.inherited_mask - signals.WORKER,
             null=null,
-            dropped=(*parts.dropped, *(each.fileno() for each in (dumps, reception.listener) if each is not None)),
+            dropped=_dropped(parts, dumps, reception.listener),
             connections=set(),
             channel=channel,
             desks=desks,
+            output=None if printer is None else printer.handover,
+            set_title=set_title,
+            identity=parts.identity,
         )
         roster = Roster(decided, [spec.name for spec in handlers], cells)
         workers = _Workers(parts, inheritance, roster, _jobs(parts, cells, inheritance), desks)
@@ -114,13 +117,16 @@ def assembled(parts: Parts) -> Generator[Loop]:
             clear=roster.clear,
             trace=roster.trace,
             beat=roster.beat,
-            announce=parts.announce,
+            announce=parts.readiness.announce,
             log=parts.journal.write,
         )
         core = Supervisor(decided.slot_plans(), _jittered, roster.catch_all)
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
         executor = Executor(kernel, crew)
-        machine = _Machine(core, kernel, executor, Loop(core, kernel, executor, parts.journal))
+        if printer is not None:
+            printer.start(kernel, inheritance.mask, set_title)
+        notifier = parts.readiness.notifier(functools.partial(standing_of, core), parts.journal.write)
+        machine = _Machine(core, kernel, executor, Loop(core, kernel, executor, parts.journal, notifier))
         if reception.listener is not None:
             stack.callback(_answer(parts, machine, reception.listener, inheritance).close)
         if decided.run.metrics_address is not None:
@@ -170,6 +176,31 @@ def _metrics_served(
         yield
 
 
+def _dropped(parts: Parts, *ends: DumpPipe | Listener | None) -> tuple[int, ...]:
+    """Return the master's descriptors that a child has no use for."""
+    opened = (end.fileno() for end in ends if end is not None)
+    return (*parts.trapped.descriptors(), *parts.readiness.descriptors(), *opened)
+
+
+@contextlib.contextmanager
+def _printing(parts: Parts) -> Generator[Helper | None]:
+    """Return the handle on what prints the output of workers, if anything is to; at the end, see it off."""
+    decided = parts.plan
+    if not decided.run.prefix_output:
+        yield None
+        return
+    from pyworkers._printer import Helper
+
+    handlers = declaration_of(parts.app).handlers
+    names = [f"{handlers[place].name}.{pin}" for pin, place in decided.assignment.items()]
+    names += [f"{handlers[place].name}.spare" for place in decided.spares().values()]
+    helper = Helper(names, max(worker.stop_timeout for worker in decided.workers) + 1)
+    try:
+        yield helper
+    finally:
+        helper.finish()
+
+
 def _presence(parts: Parts) -> Presence:
     instance = parts.plan.instance
     lock_file = None if instance.lock_file is None else os.path.abspath(instance.lock_file)
@@ -202,6 +233,7 @@ def _jobs(parts: Parts, cells: Cells, inheritance: prologue.Inheritance) -> tupl
             runtime=runtime_of(app),
             handler_name=spec.name,
             variable=spec.name.encode(sys.getfilesystemencoding(), "backslashreplace").decode(errors="replace"),
+            title=titles.printable(f"pyworkers: worker {decided.instance.name} {spec.name}"),
             # Where that is the same, one Python function less for a child to enter.
             handler=spec.function if spec.takes_pin else spec.call,
             is_async=spec.is_async,
@@ -280,45 +312,6 @@ class _Workers:
             # A worker that does not ask for it can do its work on a full disk; for one that does, no number is better
             # than a wrong one.
             return LockError(f"app.generation has no number: {error.filename}: {os.strerror(error.errno or 0)}")
-
-
-@contextlib.contextmanager
-def _environ_of_children(name: str) -> Generator[None]:
-    """Set what all children shall see in the environment: here, where no code of the user runs meanwhile."""
-    # The option variables go: an instance that a worker starts must not inherit them.
-    # So do those of a worker that has started us: ours set their own.
-    theirs = (boot.PIN_VARIABLE, boot.HANDLER_VARIABLE)
-    names = (*(option.variable for option in OPTIONS.values()), *theirs)
-    gone = {variable: os.environ.pop(variable, None) for variable in names}
-    ours = {"PYWORKERS_WORKER_NAME": name, "PYWORKERS_WORKER_MASTER_PID": str(os.getpid())}
-    before = {**gone, **{variable: os.environ.get(variable) for variable in ours}}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for variable, value in before.items():
-            if value is None:
-                os.environ.pop(variable, None)
-            else:
-                os.environ[variable] = value
-
-
-@contextlib.contextmanager
-def _lines_buffered() -> Generator[None]:
-    """Let what children print appear by lines, as on a terminal."""
-    # Not every object that stands in for stdout can do it; it may be closed, or its other end gone.
-    reconfigure: Any = getattr(sys.stdout, "reconfigure", None)
-    before = getattr(sys.stdout, "line_buffering", False)
-    if reconfigure is None or before:
-        yield
-        return
-    with contextlib.suppress(OSError, ValueError):
-        reconfigure(line_buffering=True)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            reconfigure(line_buffering=False)
 
 
 def _jittered(delay_s: float) -> float:

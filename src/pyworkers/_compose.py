@@ -14,6 +14,7 @@ from pyworkers import _audit
 from pyworkers._assembly import Parts, assembled
 from pyworkers._core.types import Pid
 from pyworkers._declare import Declaration, name_of
+from pyworkers._inline import run_inline
 from pyworkers._logs import DEBUG, ERROR, INFO, WARNING, Journal, Sink, may_log
 from pyworkers._master.entry import Entry, Gate, enter, held_by
 from pyworkers._plan import Plan, plan
@@ -21,14 +22,17 @@ from pyworkers._posix import limits, process, signals
 from pyworkers._posix.generations import Generations
 from pyworkers._posix.lockfile import LockFile, reason
 from pyworkers._posix.signals import Interrupted, MasterSignals
+from pyworkers._readiness import Readiness
 from pyworkers._sinks import StderrSink, SyslogSink
-from pyworkers._worker import boot
 from pyworkers.app import App, declaration_of, runtime_of
 from pyworkers.errors import ExitCode, LockError, PyworkersError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyworkers._posix.identity import Identity
+    from pyworkers._structured import Structure
 
 
 def main(
@@ -98,7 +102,6 @@ class _Instance:
     def __init__(self, app: App, decided: Plan, target: str | None) -> None:
         self._app, self._plan, self._target = app, decided, target
         self._declaration: Declaration = declaration_of(app)
-        self._ready: tuple[int, int] | None = None
         self._missing: Exception | None = None
         self._lock: LockFile | None = None
         self._generations: Generations | PyworkersError = UsageError(
@@ -109,9 +112,14 @@ class _Instance:
         """Enter, run, and leave nothing behind."""
         if inline and self._plan.run.daemon:
             raise UsageError("--inline and --daemon (or PYWORKERS_DAEMON) exclude each other")
+        if self._plan.run.prefix_output and self._plan.run.daemon:
+            raise UsageError("--prefix-output and --daemon exclude each other: a daemon's streams are /dev/null")
         if signals.PROBE is None and any(worker.hang_timeout is not None for worker in self._plan.workers):
             raise UsageError("hang_timeout needs real-time signals, which this system does not have: leave it off")
+        self._identity = self._find_identity(inline=inline)
         process.open_standard_streams()
+        name = self._plan.instance.name
+        self._readiness = Readiness(self._plan.run, lambda how: complain(f"{name}: {how}; its log says why"))
         if self._plan.instance.lock_file is not None:
             self._lock = LockFile(self._plan.instance.lock_file)
         try:
@@ -122,12 +130,28 @@ class _Instance:
                         code = self._supervise(trapped)
                     if code is not None and leaving:
                         trapped.be_deaf_after()
-                return self._inline() if code is None else code
+                return run_inline(self._app, self._plan) if code is None else code
         finally:
             if isinstance(self._generations, Generations):
                 self._generations.close()
             if self._lock is not None:
                 self._lock.close()
+            self._readiness.close()
+
+    def _find_identity(self, *, inline: bool) -> Identity | None:
+        run = self._plan.run
+        if run.user is None and run.unix_group is None and run.umask is None:
+            return None
+        from pyworkers._posix.identity import identity_of, lend_streams
+
+        identity = identity_of(run.user, run.unix_group, run.umask)
+        if identity is not None and identity.group is not None:
+            if inline:
+                raise UsageError(
+                    "--inline runs the handler in this very process, which stays who it is: leave --user out"
+                )
+            lend_streams(identity)
+        return identity
 
     def _log(self, level: int, line: str, error: BaseException | None = None) -> None:
         self._journal.write(level, line, error)
@@ -135,7 +159,10 @@ class _Instance:
     @contextlib.contextmanager
     def _logging(self) -> Generator[None]:
         """Have a log for the time of the run, and lead the app's logger to it."""
-        self._journal = Journal(self._open_sink(), DEBUG if self._plan.instance.debug else INFO)
+        structure = self._structure()
+        self._dress = None if structure is None else structure.line
+        sink, level = self._open_sink(), DEBUG if self._plan.instance.debug else INFO
+        self._journal = Journal(sink, level) if structure is None else structure.journal(sink, level)
         if "logging" in sys.modules or may_log(spec.function for spec in self._declaration.handlers):
             # Now rather than in each worker.
             self._journal.lead(self._app.log)
@@ -150,13 +177,23 @@ class _Instance:
             runtime_of(self._app).journal = None
             self._journal.close()
 
+    def _structure(self) -> Structure | None:
+        if self._plan.run.log_format == "text":
+            return None
+        from pyworkers._master.facts import facts_of
+        from pyworkers._structured import Structure
+
+        return Structure(self._plan.instance.name, facts_of)
+
     def _open_sink(self) -> Sink:
         name, address = self._plan.instance.name, self._plan.run.syslog
         try:
-            return StderrSink(name) if address is None else SyslogSink(name, address)
+            if address is None:
+                return StderrSink(name, dress=self._dress)
+            return SyslogSink(name, address, dress=self._dress)
         except (OSError, UnicodeError) as error:
             self._missing = error
-            return StderrSink(name)
+            return StderrSink(name, dress=self._dress)
 
     def _enter(self, trapped: MasterSignals) -> int | None:
         """Become the one instance, in the process that stays; return None, or the code to leave with."""
@@ -206,33 +243,12 @@ class _Instance:
             self._log(WARNING, why)
 
     def _detach(self) -> None:
-        reader, writer = os.pipe()
-
-        def ready() -> int:
-            signals.install(dict.fromkeys(signals.STOPPING, signals.DEFAULT))
-            os.close(writer)
-            told = os.read(reader, 1)
-            if told != b"1":
-                how = "a worker ended before it was up" if told else "the daemon ended before its workers were up"
-                complain(f"{self._plan.instance.name}: {how}; its log says why")
-            return ExitCode.OK if told == b"1" else ExitCode.FAILED
-
-        try:
-            process.detach(ready)
-        except OSError as error:
-            raise LockError(f"cannot become a daemon: {os.strerror(error.errno or 0)}") from error
-        os.close(reader)
-        self._ready = (reader, writer)
+        self._readiness.detach()
         self._journal.sink.become_master()
         if isinstance(self._journal.sink, StderrSink):
             # Not the terminal's any more: it would keep ssh(1) and $(...) waiting.
             self._journal.sink.close()
-            self._journal.sink = StderrSink(self._plan.instance.name)
-
-    def _announce(self, up: bool) -> None:
-        if self._ready is not None:
-            with contextlib.suppress(OSError):
-                os.write(self._ready[1], b"1" if up else b"0")
+            self._journal.sink = StderrSink(self._plan.instance.name, dress=self._dress)
 
     def _supervise(self, trapped: MasterSignals) -> int:
         function: Callable[[], object] | None = None
@@ -305,7 +321,7 @@ class _Instance:
         gc.collect()
         gc.freeze()
         try:
-            dropped = (*trapped.descriptors(), *(self._ready[1:] if self._ready else ()))
+            self._readiness.open(self._log)
             parts = Parts(
                 self._app,
                 self._plan,
@@ -314,8 +330,8 @@ class _Instance:
                 self._journal,
                 self._generations,
                 spared,
-                dropped,
-                self._announce,
+                self._readiness,
+                self._identity,
             )
             with contextlib.ExitStack() as stack:
                 try:
@@ -328,22 +344,3 @@ class _Instance:
         finally:
             if not frozen_before:
                 gc.unfreeze()
-
-    def _inline(self) -> int:
-        """Call the one PIN's handler in this very process, its hooks around it, with Python's own signals."""
-        ((pin, place),) = self._plan.assignment.items()
-        spec, declaration = self._declaration.handlers[place], self._declaration
-        with runtime_of(self._app).place.inline(pin):
-            for function in declaration.on_start:
-                function()
-            try:
-                for function in declaration.on_worker_warm:
-                    function()
-                for pin_function in declaration.on_worker_start:
-                    pin_function(pin)
-                return boot.run_inline(spec.call, pin, is_async=spec.is_async)
-            finally:
-                for pin_function in declaration.on_worker_exit:
-                    pin_function(pin)
-                for function in declaration.on_stop:
-                    function()

@@ -15,8 +15,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
 
+    from typing_extensions import Self
+
 DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
 """The levels of `logging`, which is not loaded for their sake."""
+
+LEVELS = {CRITICAL: "CRITICAL", ERROR: "ERROR", WARNING: "WARNING", INFO: "INFO", DEBUG: "DEBUG"}
+
+
+class Line(str):
+    """A line that knows what it is about, for a log that keeps the facts apart from the words.
+
+    Attributes:
+        about: What the composition can turn into fields.
+    """
+
+    __slots__ = ("about",)
+
+    about: object
+
+    def __new__(cls, text: str, about: object) -> Self:
+        """Make one."""
+        line = super().__new__(cls, text)
+        line.about = about
+        return line
 
 
 class Sink(Protocol):
@@ -56,12 +78,12 @@ class Journal:
 
     Attributes:
         sink: What takes the lines.
-        prefix: Stands before each of them.
+        who: The handler and the PIN of this worker; None for the PIN of a spare, and altogether in the master.
     """
 
     def __init__(self, sink: Sink, threshold: int = INFO) -> None:
         self.sink = sink
-        self.prefix = ""
+        self.who: tuple[str, int | None] | None = None
         self._threshold = threshold
         self._logger: logging.Logger | None = None
         self._handler: logging.Handler | None = None
@@ -73,27 +95,34 @@ class Journal:
         if self._logger is not None:
             self._logger.log(level, "%s", line, exc_info=error)
         elif level >= self._threshold:
-            self.put(level, line if error is None else f"{line}\n{_traceback_of(error)}")
+            self.put(level, line if error is None else f"{line}\n{traceback_of(error)}")
 
     def put(self, level: int, text: str) -> None:
         """Hand a text to the sink, line by line."""
+        prefix = ""
+        if self.who is not None:
+            handler, pin = self.who
+            prefix = f"{handler} spare: " if pin is None else f"{handler} pin={pin}: "
         for line in text.split("\n"):
-            self.sink.emit(level, self.prefix + line)
+            self.sink.emit(level, prefix + line)
 
     def lead(self, logger: logging.Logger) -> None:
         """From here on take what is logged there, and log there what is written here."""
-        from pyworkers._handler import JournalHandler
-
         # Threads may ask for the logger at once. And a stop may be raised anywhere in here, so each step can be done
         # twice: a logger takes the same handler once.
         with self._lock:
             if self._handler is None:
                 self._before = logger.level, logger.propagate
-                self._handler = JournalHandler(self)
+                self._handler = self._new_handler()
             logger.setLevel(self._threshold)
             logger.propagate = False
             logger.addHandler(self._handler)
             self._logger = logger
+
+    def _new_handler(self) -> logging.Handler:
+        from pyworkers._handler import JournalHandler
+
+        return JournalHandler(self)
 
     def close(self) -> None:
         """Leave the logger as it was, and close the sink."""
@@ -104,7 +133,7 @@ class Journal:
         self.sink.close()
 
 
-def _traceback_of(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """Return what `traceback` makes of it; it is loaded here, for the first failure of a process is mostly its last."""
     try:
         import traceback

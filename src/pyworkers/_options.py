@@ -26,6 +26,7 @@ class Option:
         parse: Turns text of a flag or a variable into a value; raises ValueError with what was expected.
         check: Returns the value in its final form; raises ValueError with what was expected.
         metavar: What the help shows for the value; None for a switch.
+        spelling: How flag and variable name it, where that is not its name.
     """
 
     name: str
@@ -34,16 +35,17 @@ class Option:
     check: Callable[[object], object]
     metavar: str | None
     help: str
+    spelling: str | None = None
 
     @property
     def flag(self) -> str:
         """The long flag."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + (self.spelling or self.name).replace("_", "-")
 
     @property
     def variable(self) -> str:
         """The environment variable."""
-        return "PYWORKERS_" + self.name.upper()
+        return "PYWORKERS_" + (self.spelling or self.name).upper()
 
 
 OPTIONS: Mapping[str, Option] = {
@@ -112,7 +114,9 @@ OPTIONS: Mapping[str, Option] = {
         ),
         Option(
             "group", "worker", v.parse_maybe(str), v.check_group, "NAME",
-            "the group that a worker is in (default: off)",
+            "the group of workers that a worker is in (default: off)",
+            # --group is the other kind of group, as in gunicorn and everywhere else.
+            "worker_group",
         ),
         Option(
             "strategy", "worker", str, v.check_one_of("one", "all"), "one|all",
@@ -138,5 +142,27 @@ OPTIONS: Mapping[str, Option] = {
             "metrics_address", "run", v.parse_maybe(str), v.check_place, "HOST:PORT",
             "serve metrics for Prometheus there (needs pyworkers[metrics])",
         ),
+        Option(
+            "notify_fd", "run", v.parse_descriptor, v.check_descriptor, "N",
+            "write a newline to this descriptor when all are up, as s6 and dinit expect",
+        ),
+        Option(
+            "log_format", "run", str, v.check_one_of("text", "json"), "text|json",
+            "log lines for people (default), or a JSON object in each",
+        ),
+        Option(
+            "prefix_output", "run", v.parse_switch, v.check_flag, None,
+            "print what workers write to stdout and stderr line by line, with handler and PIN in front",
+        ),
+        Option(
+            "user", "run", str, v.check_account, "NAME|UID",
+            "the user that workers become, where the master is root (default: they stay root)",
+        ),
+        Option(
+            "unix_group", "run", str, v.check_account, "NAME|GID",
+            "the Unix group that workers become (default: that of --user)",
+            "group",
+        ),
+        Option("umask", "run", str, v.check_umask, "MODE", "the umask of workers, in octal (default: the master's)"),
     )
 }  # fmt: skip

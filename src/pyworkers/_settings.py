@@ -99,6 +99,16 @@ class RunSettings:
     daemon: bool = False
     # Off, and no address by default: a port is the administrator's to give away.
     metrics_address: str | None = None
+    # s6 has no variable for it: only the command line of the service says which it is.
+    notify_fd: int | None = None
+    # For people; a collector of logs says so itself, as with gunicorn's and uvicorn's log configurations.
+    log_format: Literal["text", "json"] = "text"
+    # Off: for development, as with foreman and honcho; elsewhere the output is what the workers have made of it.
+    prefix_output: bool = False
+    # As systemd's User=, Group= and UMask=: nothing is changed that nobody has asked for.
+    user: str | None = None
+    unix_group: str | None = None
+    umask: str | None = None
 
 
 def checked(option: Option, value: object, source: str) -> object:
@@ -163,17 +173,14 @@ def worker_settings(values: Mapping[str, Any]) -> WorkerSettings:
 
 def run_settings(values: Mapping[str, Any]) -> RunSettings:
     """Pick the options of the run out of checked values."""
-    if_running, wait_s = values.get("if_running", ("exit", None))
-    daemon = bool(values.get("daemon", False))
-    syslog = values.get("syslog")
-    return RunSettings(
-        if_running=if_running,
-        wait_s=wait_s,
-        daemon=daemon,
-        syslog=SYSLOG_DEFAULT if daemon and syslog is None else syslog,
-        metrics_address=values.get("metrics_address"),
-    )
+    given = _picked(values, RunSettings)
+    given["if_running"], given["wait_s"] = values.get("if_running", ("exit", None))
+    if given.get("daemon") and given.get("syslog") is None:
+        given["syslog"] = SYSLOG_DEFAULT
+    return RunSettings(**given)
 
 
-def _picked(values: Mapping[str, Any], settings: type[InstanceSettings | WorkerSettings]) -> dict[str, Any]:
+def _picked(
+    values: Mapping[str, Any], settings: type[InstanceSettings | RunSettings | WorkerSettings]
+) -> dict[str, Any]:
     return {name: values[name] for name in settings.__match_args__ if name in values}

@@ -1,23 +1,21 @@
 """Where log lines go, on both sides of fork: stderr or syslog, never blocking the master.
 
-A sink has an open file description of its own, because O_NONBLOCK belongs to the description (open(2)): set on the
-one we inherited, it would change the shell's and every worker's stderr. What does not fit is kept up to a bound,
-beyond it counted, and the count is written as soon as there is room. A worker waits a moment for room before it drops,
-so that a log that comes in bursts loses nothing; the master never waits.
+What does not fit is kept up to a bound, beyond it counted, and the count is written as soon as there is room. A worker
+waits a moment for room before it drops, so that a log that comes in bursts loses nothing; the master never waits.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
-import stat
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 
-from pyworkers._logs import CRITICAL, DEBUG, ERROR, INFO, WARNING
+from pyworkers._logs import CRITICAL, DEBUG, ERROR, INFO, LEVELS, WARNING
+from pyworkers._posix.outlets import NO_ROOM, Outlet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,16 +31,18 @@ LAST_PATIENCE_S = 0.5
 """How long the end waits for a stalled reader: a stop stays bounded."""
 
 _FACILITY_DAEMON = 3
-_NAMES = {CRITICAL: "CRITICAL", ERROR: "ERROR", WARNING: "WARNING", INFO: "INFO", DEBUG: "DEBUG"}
 _SEVERITY = {CRITICAL: 2, ERROR: 3, WARNING: 4, INFO: 6, DEBUG: 7}
 
-_ROOM_GONE = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.EINTR)
+
+Dress = Callable[[int, str], str]
+"""Makes a sink's own words, with their level, look like the lines that it is given."""
 
 
 class _Backlog:
     """What both sinks share: lines that wait, and the number of those that were dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, dress: Dress | None) -> None:
+        self._dress = dress
         self._lines: deque[bytes] = deque()
         self._size = 0
         self._dropped_count = 0
@@ -68,7 +68,7 @@ class _Backlog:
             except OSError as error:
                 # Nobody reads any more, or the disk is full. That is no reason to die, and no reason to wait either:
                 # the next line tries again, and says how many came to nothing.
-                self._full = error.errno in _ROOM_GONE
+                self._full = error.errno in NO_ROOM
                 self._recover(data)
                 return
             if data is None:
@@ -114,7 +114,8 @@ class _Backlog:
             self._size = 0
 
     def _notice(self) -> bytes:
-        return self._encode(WARNING, f"log lines dropped count={self._dropped_count}; nobody took them in time")
+        words = f"log lines dropped count={self._dropped_count}; nobody took them in time"
+        return self._encode(WARNING, words if self._dress is None else self._dress(WARNING, words))
 
     def _wait(self, patience_s: float) -> bool:
         deadline = time.monotonic() + patience_s
@@ -129,7 +130,7 @@ class _Backlog:
         raise NotImplementedError
 
     def _write(self, data: bytes) -> bytes:
-        """Write, and return what is left of `data`. Raises OSError, one of `_ROOM_GONE` where there is no room."""
+        """Write, and return what is left of `data`. Raises OSError, one of `NO_ROOM` where there is no room."""
         raise NotImplementedError
 
     def _descriptor(self) -> int:
@@ -142,44 +143,36 @@ class StderrSink(_Backlog):
     Args:
         ident: Stands in each line before the pid.
         descriptor: Which one to write to.
+        dress: Is given where lines come whole, so that nothing is to stand before them.
     """
 
-    def __init__(self, ident: str, descriptor: int = 2) -> None:
-        super().__init__()
+    def __init__(self, ident: str, descriptor: int = 2, *, dress: Dress | None = None) -> None:
+        super().__init__(dress)
         self._ident = ident
-        self._target, is_socket, self._blocks = _reopened(descriptor)
-        self._socket: socket.socket | None = None
-        self._dontwait = 0
-        if is_socket:
-            self._socket, self._dontwait = _borrowed(self._target)
+        self._outlet = Outlet(descriptor)
 
     def dump_descriptor(self) -> int:
-        return self._target
+        return self._outlet.fileno()
 
     def close(self) -> None:
         self._wait(LAST_PATIENCE_S)
-        if self._socket is not None:
-            self._socket.detach()
-        os.close(self._target)
+        self._outlet.close()
 
     def _encode(self, level: int, line: str) -> bytes:
+        if self._dress is not None:
+            return f"{line}\n".encode(errors="backslashreplace")
         now = time.time()
         instant = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         # A level that is not one of ours can only have come by way of a logger.
-        name = _NAMES.get(level) or sys.modules["logging"].getLevelName(level)
+        name = LEVELS.get(level) or sys.modules["logging"].getLevelName(level)
         text = f"{instant},{int(now % 1 * 1000):03d} {self._ident}[{os.getpid()}] {name} {line}\n"
         return text.encode(errors="backslashreplace")
 
     def _write(self, data: bytes) -> bytes:
-        if self._socket is not None:
-            return data[self._socket.send(data, self._dontwait) :]
-        if self._blocks and not _has_room(self._target):
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        # A blocking pipe that has room at all takes PIPE_BUF bytes without blocking.
-        return data[os.write(self._target, data[: select.PIPE_BUF] if self._blocks else data) :]
+        return self._outlet.write(data)
 
     def _descriptor(self) -> int:
-        return self._target
+        return self._outlet.fileno()
 
 
 class SyslogSink(_Backlog):
@@ -188,14 +181,15 @@ class SyslogSink(_Backlog):
     Args:
         ident: The tag before the pid.
         address: A socket's path, or HOST:PORT for UDP.
+        dress: Likewise; the head that syslog(3) wants stands before them all the same.
 
     Raises:
         OSError: There is no daemon at the address, or no such host.
         UnicodeError: The host's name cannot be one.
     """
 
-    def __init__(self, ident: str, address: str) -> None:
-        super().__init__()
+    def __init__(self, ident: str, address: str, *, dress: Dress | None = None) -> None:
+        super().__init__(dress)
         self._ident = ident
         self._address = address
         # Looked up once: a name server must not hold up the master when it connects again.
@@ -243,7 +237,7 @@ class SyslogSink(_Backlog):
         try:
             return data[self._socket.send(data) :]
         except OSError as error:
-            if error.errno in _ROOM_GONE:
+            if error.errno in NO_ROOM:
                 raise
             if error.errno == errno.EMSGSIZE and len(data) > 512:
                 return self._write(data[: len(data) // 2])
@@ -276,44 +270,3 @@ def _connected(family: int, kind: int, target: object) -> socket.socket:
         connection.close()
         raise
     return connection
-
-
-def _reopened(descriptor: int) -> tuple[int, bool, bool]:
-    """Return a descriptor for the same file with a description of its own, whether it is a socket, whether it blocks.
-
-    A regular file never blocks and shares its offset with the workers on purpose: with an offset of our own, we would
-    overwrite each other's lines.
-    """
-    mode = os.fstat(descriptor).st_mode
-    duplicate = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
-    if stat.S_ISREG(mode):
-        return duplicate, False, False
-    if stat.S_ISSOCK(mode):
-        return duplicate, True, False
-    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
-    try:
-        own = os.open(f"/dev/fd/{descriptor}", flags)
-    except OSError:
-        # A terminal or pipe of another user (after su): no description of our own, so ask for room before writing.
-        return duplicate, False, True
-    os.close(duplicate)
-    return own, False, False
-
-
-def _has_room(descriptor: int) -> bool:
-    poller = select.poll()
-    poller.register(descriptor, select.POLLOUT)
-    return bool(poller.poll(0))
-
-
-def _borrowed(descriptor: int) -> tuple[socket.socket, int]:
-    """Return a socket object for the descriptor, made once, since there may be no descriptor to be had later.
-
-    And the flag with which its `send` does not block.
-    """
-    import socket
-
-    # With SOCK_NONBLOCK Python sets nothing. A default timeout would make the socket non-blocking for all who share it
-    # (macOS lacks the flag).
-    kind = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
-    return socket.socket(type=kind, fileno=descriptor), socket.MSG_DONTWAIT

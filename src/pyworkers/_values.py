@@ -212,6 +212,39 @@ def check_place(value: object) -> str | None:
     _expected("HOST:PORT, such as 127.0.0.1:9100")
 
 
+def check_descriptor(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 3 <= value < 2**31:
+        return value
+    _expected(f"the number of an open descriptor from 3 on, or {_NOTHING}")
+
+
+def check_account(value: object) -> str | None:
+    # Whether there is one of that name is for the machine to say on which it runs, and not for this text.
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(r"[^\s\x00:,/+-][^\s\x00:,/]{0,255}", value):
+        number = _as_number(value)
+        # The last number is nobody: setresuid(2) takes it for "as it is".
+        if number is None or number < 2**32 - 1:
+            return value
+    _expected("a name, or a number from 0 on")
+
+
+def _as_number(text: str) -> int | None:
+    """Return what is written in decimal digits, and not what else int() takes: +4, 1_0, digits of other scripts."""
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def check_umask(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and (found := re.fullmatch(r"(?:0o)?0*([0-7]{1,3})", value)):
+        return found[1].zfill(4)
+    _expected("a mode in octal, such as 027")
+
+
 def parse_number(text: str) -> float:
     try:
         return float(text)
@@ -237,6 +270,13 @@ def parse_int(text: str) -> int:
         return int(text)
     except ValueError:
         _expected(f"an int of 1 to {PINS_MAX:,}")
+
+
+def parse_descriptor(text: str) -> int | str | None:
+    if text == "off":
+        return None
+    number = _as_number(text[:11])
+    return text if number is None else number
 
 
 def parse_int_list(text: str) -> list[int]:

@@ -262,6 +262,41 @@ SlotState = Backoff | LiveState | ClosedState
 
 
 @record
+class Standing:
+    """How the instance stands, in numbers, for whoever looks at it from outside.
+
+    Attributes:
+        wanted: How many PINs it has.
+        up: How many of them have a worker that is up and was not asked to leave.
+        coming: How many have never been up, and still may be.
+        late: Those of the coming whose worker has ended before it was up.
+        finished: How many are done.
+        failed: How many were given up.
+        live: How many processes hold a PIN.
+        is_stopping: Whether the instance was asked to stop.
+        is_over: Whether nobody is left.
+    """
+
+    wanted: int
+    up: int
+    coming: int
+    late: tuple[Pin, ...]
+    finished: int
+    failed: int
+    live: int
+    is_stopping: bool
+    is_over: bool
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the start is over: every PIN has been up, or never will be.
+
+        One that was given up does not hold it back, for the others go on without it; all of them do.
+        """
+        return self.coming == 0 and not self.is_stopping and self.failed < self.wanted
+
+
+@record
 class FailureRecord:
     """One abnormal end of a worker, as the `on_failure` functions get it.
 

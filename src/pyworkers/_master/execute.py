@@ -13,7 +13,7 @@ from pyworkers._core import messages as m
 from pyworkers._core.notices import Notices
 from pyworkers._core.records import record
 from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin, Previous, Signaled, is_spare
-from pyworkers._logs import ERROR, WARNING
+from pyworkers._logs import ERROR, WARNING, Line
 from pyworkers._master.history import History
 from pyworkers._master.needs import Kernel
 from pyworkers._master.reports import Seat, cause, describe, named
@@ -181,7 +181,8 @@ class Executor:
         unsaid, self._unsaid = self._unsaid, []
         now = self._kernel.now()
         for report, seat in unsaid:
-            self._crew.log(*describe(report, seat))
+            level, line = describe(report, seat)
+            self._crew.log(level, Line(line, (report, seat)))
             self.history.add(report, seat, now)
 
     def report_untold(self) -> None:
@@ -214,7 +215,8 @@ class Executor:
                 self._send(pin, PROBE)
             case m.Dump():
                 # Named now: when the last line comes, somebody else may sit there.
-                who = f"{self._crew.handlers[pin]} pin={pin} pid={self._by_pin[pin]}"
+                handler, pid = self._crew.handlers[pin], self._by_pin[pin]
+                who = Line(f"{handler} pin={pin} pid={pid}", {"handler": handler, "pin": pin, "pid": pid})
                 self.stacks.of_hung(pin, attempt, who, self._kernel.now())
         return None
 

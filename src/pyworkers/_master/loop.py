@@ -8,6 +8,7 @@ all that. After the first fork nothing but `Finish` ends the loop.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from pyworkers._core import messages as m
@@ -18,6 +19,10 @@ from pyworkers._master.execute import Executor
 from pyworkers._master.helper import Helper
 from pyworkers._master.needs import Kernel
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyworkers._master.notify import Notifier
+
 STOP_GRACE_S = 1.0
 FINISH_GRACE_S = 10.0
 """How long `on_failure` functions may go on after the last worker: a stop is bounded, a natural end has time."""
@@ -26,11 +31,14 @@ FINISH_GRACE_S = 10.0
 class Loop:
     """One master's life, from the first fork to the last reap."""
 
-    def __init__(self, core: Supervisor, kernel: Kernel, executor: Executor, log: Journal) -> None:
+    def __init__(
+        self, core: Supervisor, kernel: Kernel, executor: Executor, log: Journal, notifier: Notifier | None = None
+    ) -> None:
         self._core = core
         self._kernel = kernel
         self._executor = executor
         self._log = log
+        self._notifier = notifier
         self._finish: m.Finish | None = None
         self._control: Control | None = None
         self._helper: Helper | None = None
@@ -50,6 +58,8 @@ class Loop:
             for event in self._executor.meet_deadline(self._kernel.now()):
                 self.feed(event)
             self._executor.speak()
+            if self._notifier is not None:
+                self._notifier.attend(self._kernel.now())
             if self._finish is not None and self._executor.notices.idle:
                 self._executor.report_untold()
                 return self._finish.exit_code
@@ -73,14 +83,11 @@ class Loop:
                 self._helper.take_note(pid, status, self._kernel.now())
 
     def _timeout(self) -> float | None:
-        asked = self._control.next_deadline() if self._control is not None else None
-        due = self._helper.next_deadline() if self._helper is not None else None
-        deadlines = [
-            deadline
-            for deadline in (self._core.next_deadline(), self._executor.next_deadline(), asked, due)
-            if deadline is not None
-        ]
-        return max(0.0, min(deadlines) - self._kernel.now()) if deadlines else None
+        deadlines = [self._core.next_deadline(), self._executor.next_deadline()]
+        sides = (self._control, self._notifier, self._helper)
+        deadlines += [side.next_deadline() for side in sides if side is not None]
+        deadline = min((at for at in deadlines if at is not None), default=math.inf)
+        return None if deadline == math.inf else max(0.0, deadline - self._kernel.now())
 
     def feed(self, event: m.Event) -> list[m.Effect]:
         """Let the core decide on an event, carry that out, and go on with what came of it; return the decision.
@@ -91,8 +98,12 @@ class Loop:
         events = deque((event,))
         decision: list[m.Effect] | None = None
         while events:
-            effects = self._core.handle(events.popleft(), self._kernel.now())
+            event = events.popleft()
+            effects = self._core.handle(event, self._kernel.now())
             decision = effects if decision is None else decision
+            if self._notifier is not None:
+                for happened in (event, *effects):
+                    self._notifier.notice(happened)
             for effect in effects:
                 if isinstance(effect, m.Finish):
                     self._finish = effect

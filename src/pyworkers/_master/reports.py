@@ -14,6 +14,7 @@ from pyworkers._core.types import (
     Pin,
     Purpose,
     Signaled,
+    Standing,
     Vanished,
     is_spare,
 )
@@ -90,6 +91,20 @@ def cause(report: m.WorkerEnded, *, oom: bool) -> str:
 def named(seat: Pin) -> str:
     """Return what the log calls a seat."""
     return f"spare={seat - FIRST_SPARE}" if is_spare(seat) else f"pin={seat}"
+
+
+def standing_line(standing: Standing) -> str:
+    """Return what a service manager shows of the instance: one short line."""
+    if standing.is_over:
+        return "all workers stopped" if standing.is_stopping else "all workers ended"
+    if standing.is_stopping:
+        return f"stopping: {standing.live} worker{'s' if standing.live != 1 else ''} left"
+    line = "starting: " if standing.coming else ""
+    line += f"{standing.up} of {standing.wanted} PINs up"
+    line += "".join(
+        f", {count} {word}" for count, word in ((standing.finished, "finished"), (standing.failed, "failed")) if count
+    )
+    return line + (f"; ended before up, and tried again: {_listed(standing.late)}" if standing.late else "")
 
 
 def _of_worker(report: m.WorkerReport, seat: Seat, who: str) -> tuple[int, str]:

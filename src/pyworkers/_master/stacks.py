@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from pyworkers._core import policy
 from pyworkers._core.types import Attempt, Pin
+from pyworkers._logs import Line
 from pyworkers._master.postmortem import PostMortem
 
 Tell = Callable[[list[str]], None]
@@ -22,7 +23,7 @@ class _Ask:
 
     __slots__ = ("attempt", "lines", "pin", "tell", "until", "who")
 
-    def __init__(self, pin: Pin, attempt: Attempt, tell: Tell | None = None, who: str = "") -> None:
+    def __init__(self, pin: Pin, attempt: Attempt, tell: Tell | None = None, who: Line | None = None) -> None:
         self.pin = pin
         self.attempt = attempt
         self.tell = tell
@@ -39,15 +40,15 @@ class Stacks:
         log: Takes a line.
     """
 
-    def __init__(self, ask: Callable[[Pin, Attempt], bool], log: Callable[[str], None]) -> None:
+    def __init__(self, ask: Callable[[Pin, Attempt], bool], log: Callable[[Line], None]) -> None:
         self._ask = ask
         self._log = log
         self._postmortem = PostMortem()
         self._current: _Ask | None = None
         self._waiting: deque[_Ask] = deque()
-        self._hung = ""
+        self._hung: Line | None = None
 
-    def of_hung(self, pin: Pin, attempt: Attempt, who: str, now: float) -> None:
+    def of_hung(self, pin: Pin, attempt: Attempt, who: Line, now: float) -> None:
         """Log the stacks of a hung worker, now: the core has made sure that there is one at a time."""
         if self._current is not None and self._current.tell is not None:
             self._current.lines = []
@@ -65,8 +66,8 @@ class Stacks:
         for line in self._postmortem.feed(data, now):
             if self._current is not None and self._current.tell is not None:
                 self._current.lines.append(line)
-            elif self._hung:
-                self._log(f"stack {self._hung}: {line}")
+            elif self._hung is not None:
+                self._log(Line(f"stack {self._hung}: {line}", self._hung.about))
 
     def next_deadline(self) -> float | None:
         """Return the instant at which `meet_deadline` is due, or None."""

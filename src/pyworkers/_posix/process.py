@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_DUMPABLE = 4
 PR_GET_CHILD_SUBREAPER = 37
 
 # macOS has waitid(2) since Python 3.13. Without it nobody can be peeked at, and no process group is ended.
@@ -89,6 +90,15 @@ def die_with_parent(parent: Pid, signum: int) -> bool:
 def parent_death_calls(signum: int) -> list[signals.Call]:
     """Return how a child asks for it; that the parent lives is still to be seen then, as above."""
     return [] if _prctl is None else [(_prctl, (PR_SET_PDEATHSIG, int(signum), 0, 0, 0))]
+
+
+def allow_dump() -> None:
+    """In the child, after a change of user: be a process of that user in /proc, too.
+
+    proc(5): else /proc/self is root's, and with it /dev/stderr; nor is there a core dump, or a debugger.
+    """
+    if _prctl is not None:
+        _prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def adopts() -> bool:

@@ -150,11 +150,16 @@ def _value(value: str | float | None) -> str:
 
 
 def _quoted(text: str) -> str:
-    # RFC 8259, section 7: beyond the first plane as two surrogates; a lone one is a byte of a file's name (PEP 383).
-    data = text.encode("utf-16-be", "surrogatepass")
-    units = [int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2)]
-    return '"' + "".join(_escaped(unit) for unit in units) + '"'
+    return '"' + "".join(map(_escaped, text)) + '"'
 
 
-def _escaped(unit: int) -> str:
-    return chr(unit) if 32 <= unit < 127 and unit not in b'"\\' else f"\\u{unit:04x}"
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 32 <= code < 127 and char not in '"\\':
+        return char
+    # RFC 8259, section 7: beyond the first plane as two surrogates. Not by way of a codec, which would have to be loaded
+    # now, perhaps by a user who may not read it.
+    if code > 0xFFFF:
+        code -= 0x10000
+        return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+    return f"\\u{code:04x}"

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pyworkers._core.records import record
 from pyworkers._core.typed import cast
 from pyworkers._core.types import Attempt, Pin
-from pyworkers._logs import ERROR, Journal
+from pyworkers._logs import ERROR, WARNING, Journal
 from pyworkers._posix import process, signals
 from pyworkers._posix.channel import Told, Word
 from pyworkers._posix.signals import Call
@@ -27,6 +27,8 @@ from pyworkers.errors import ExitCode, Stop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from pyworkers._posix.identity import Identity
 
 PIN_VARIABLE = "PYWORKERS_WORKER_PIN"
 HANDLER_VARIABLE = "PYWORKERS_WORKER_HANDLER"
@@ -50,6 +52,7 @@ class Job:
     Attributes:
         handler_name: For logs.
         variable: The same for the environment, which cannot hold every name.
+        title: What its workers are for ps(1), but for the PIN.
         handler: Runs the user's handler; an async one returns its coroutine.
         on_warm: The `on_worker_warm` functions.
         on_start: The `on_worker_start` functions.
@@ -62,6 +65,7 @@ class Job:
     runtime: Runtime
     handler_name: str
     variable: str
+    title: str
     handler: PinFunction
     is_async: bool
     on_warm: Sequence[Callable[[], object]]
@@ -81,9 +85,11 @@ def run_worker(job: Job, assignment: Assignment, up: bytes, inheritance: Inherit
         up: The record that says that it is up.
         inheritance: What it has from the master.
     """
-    if not _become_worker(job, -1, inheritance):
-        return ExitCode.STOPPED
-    job.journal.prefix = f"{job.handler_name} pin={assignment.pin}: "
+    if (refusal := _become_worker(job, -1, inheritance)) is not None:
+        return refusal
+    job.journal.who = (job.handler_name, assignment.pin)
+    if inheritance.set_title is not None or inheritance.output is not None:
+        _show(job, assignment.pin, inheritance)
     signals.unblock(inheritance.mask)
     code = _warm(job, inheritance) if job.on_warm else None
     if code is None:
@@ -93,9 +99,10 @@ def run_worker(job: Job, assignment: Assignment, up: bytes, inheritance: Inherit
 
 def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
     """Live as a spare until its assignment is read from the `desk`, then as a worker, and return the exit code."""
-    if not _become_worker(job, desk, inheritance):
-        return ExitCode.STOPPED
-    job.journal.prefix = f"{job.handler_name} spare: "
+    if (refusal := _become_worker(job, desk, inheritance)) is not None:
+        return refusal
+    job.journal.who = (job.handler_name, None)
+    _show(job, None, inheritance)
     signals.unblock(inheritance.mask)
     assignment: Assignment | None = None
     code = _warm(job, inheritance) if job.on_warm else None
@@ -108,7 +115,9 @@ def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
         if told:
             assignment = Assignment.unpacked(told)
             job.binding.cells.grow(assignment.seat + 1)
-            code = _work(job, assignment, _take(job, assignment), inheritance)
+            up = _take(job, assignment)
+            _show(job, assignment.pin, inheritance)
+            code = _work(job, assignment, up, inheritance)
     return _leave(job, assignment, inheritance, code)
 
 
@@ -116,9 +125,15 @@ def run_notice(
     functions: Sequence[Callable[[], object]], calls: Sequence[Call], inheritance: Inheritance, ending: Ending
 ) -> int:
     """Live as the short-lived process that tells a failure to the `on_failure` functions."""
+    if inheritance.identity is not None and not _assume(inheritance.identity, ending.journal):
+        return ExitCode.FAILED
     if not settle_in(calls, inheritance):
         return ExitCode.STOPPED
     inheritance.desks.become_worker()
+    if inheritance.output is not None:
+        inheritance.output.say_who("on_failure")
+    if inheritance.set_title is not None:
+        inheritance.set_title("pyworkers: on_failure")
     signals.unblock(inheritance.mask)
     code: int = ExitCode.OK
     for function in functions:
@@ -136,22 +151,46 @@ def run_inline(handler: PinFunction, pin: int, *, is_async: bool) -> int:
     return exit_code_of(result)
 
 
-def _become_worker(job: Job, desk: int, inheritance: Inheritance) -> bool:
-    """Do what a worker does with or without a PIN; return whether the master lives."""
+def _become_worker(job: Job, desk: int, inheritance: Inheritance) -> int | None:
+    """Do what a worker does with or without a PIN; return None, or the code to leave with."""
+    # First of all, for a change of user undoes what comes after it: prctl(2), PR_SET_PDEATHSIG.
+    if inheritance.identity is not None and not _assume(inheritance.identity, job.journal):
+        return ExitCode.FAILED
     alive = settle_in(job.calls, inheritance)
     if inheritance.desks.pipes:
         inheritance.desks.become_worker(desk)
     os.register_at_fork(after_in_child=job.runtime.unbind)
-    return alive
+    return None if alive else ExitCode.STOPPED
+
+
+def _assume(identity: Identity, journal: Journal) -> bool:
+    try:
+        identity.assume()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        journal.write(ERROR, f"cannot become {identity.name}: {why}; no worker starts as anybody else")
+        journal.sink.flush()
+        return False
+    return True
 
 
 def _take(job: Job, assignment: Assignment) -> bytes:
     """In a spare: do what the master does before it forks a worker, and return the record that says that it is up."""
     who = (assignment.pin, assignment.attempt)
     job.runtime.bind(job.binding, who, assignment)
-    job.journal.prefix = f"{job.handler_name} pin={assignment.pin}: "
+    job.journal.who = (job.handler_name, assignment.pin)
     os.environ[PIN_VARIABLE] = str(assignment.pin)
     return Told(*who, Word.UP).packed()
+
+
+def _show(job: Job, pin: Pin | None, inheritance: Inheritance) -> None:
+    """Say to whoever looks from outside who this is, where that is wanted: to ps(1), and before each line of output."""
+    if inheritance.set_title is not None:
+        inheritance.set_title(f"{job.title} spare" if pin is None else f"{job.title} pin={pin}")
+    if inheritance.output is not None:
+        name = f"{job.handler_name}.{'spare' if pin is None else pin}"
+        if not inheritance.output.say_who(name, pin, last=pin is not None):
+            job.journal.write(WARNING, "output is not prefixed: the process that does it is gone")
 
 
 def _rehearse(job: Job) -> None:
@@ -161,10 +200,10 @@ def _rehearse(job: Job) -> None:
     death of a worker to the handler of the next.
     """
     assignment = Assignment.unpacked(Assignment(Pin(0), Attempt(0), 0, 0, None).packed())
-    prefix, spare = job.journal.prefix, job.runtime.who
+    who, spare = job.journal.who, job.runtime.who
     _take(job, assignment)
     del os.environ[PIN_VARIABLE]
-    job.journal.prefix = prefix
+    job.journal.who = who
     job.runtime.place.leave()
     job.runtime.bind(job.binding, spare, None)
 

@@ -24,6 +24,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pyworkers._posix.handover import Handover
+    from pyworkers._posix.identity import Identity
+    from pyworkers._posix.titles import SetTitle
+
 TERM = int(signal.SIGTERM)
 
 
@@ -36,6 +40,9 @@ class Inheritance:
         null: A descriptor of /dev/null, the child's stdin.
         dropped: The master's own descriptors.
         connections: More of them, which come and go: those of the control socket.
+        output: Where its stdout and stderr are handed to; None where they stay what they are.
+        set_title: Sets the process's title; None where nothing can.
+        identity: Who it is to become; None where it stays who the master is.
     """
 
     master: Pid
@@ -45,6 +52,9 @@ class Inheritance:
     connections: set[int]
     channel: Channel
     desks: Desks
+    output: Handover | None = None
+    set_title: SetTitle | None = None
+    identity: Identity | None = None
 
 
 def worker_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, *, leads_group: bool) -> Sequence[Call]:
