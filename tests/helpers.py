@@ -17,6 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from pyworkers import testing
+from pyworkers.testing._instance import as_from_a_shell
+
 T = TypeVar("T")
 
 PATIENCE_S = 20.0
@@ -65,52 +68,23 @@ def runtime_in(directory: Path) -> dict[str, str]:
     return {"XDG_RUNTIME_DIR": str(own)}
 
 
-def as_from_a_shell() -> None:
-    """In a child before exec: have the signals as a foreground job has them, also where the suite runs under nohup."""
-    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(signum, signal.SIG_DFL)
-
-
-class Instance:
-    """One running master, with its log in a file.
+class Instance(testing.Instance):
+    """One running master, with what only our own tests want to know of it: mostly what its log has to say.
 
     Args:
         directory: Where the app's module lies; the working directory of the master.
         arguments: After `python -m pyworkers`.
-        stderr: Where the log goes instead of the file `log`.
+        popen: Arguments for `subprocess.Popen`; without them stdout and stderr go into the log.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *arguments: str,
-        env: dict[str, str] | None = None,
-        stdout: int | None = None,
-        stderr: int | None = None,
-        **popen: object,
-    ) -> None:
-        self.directory = directory
-        self.log_path = directory / f"log.{time.monotonic_ns()}"
-        environment = {**clean_environment(), **runtime_in(directory), **(env or {})}
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pyworkers", *arguments],
-                cwd=directory,
-                env=environment,
-                stdout=log if stdout is None else stdout,
-                stderr=log if stderr is None else stderr,
-                **{"stdin": subprocess.DEVNULL, "preexec_fn": as_from_a_shell, **popen},  # type: ignore[call-overload]
-            )
-
-    @property
-    def pid(self) -> int:
-        """The master's pid."""
-        return self.process.pid
-
-    @property
-    def log(self) -> str:
-        """All that was logged so far."""
-        return self.log_path.read_text(errors="replace")
+    def __init__(self, directory: Path, *arguments: str, env: dict[str, str] | None = None, **popen: object) -> None:
+        super().__init__(
+            *arguments,
+            directory=directory,
+            env={"PYTHONUNBUFFERED": None, **runtime_in(directory), **(env or {})},
+            time_limit=PATIENCE_S,
+            **popen,
+        )
 
     def matches(self, pattern: str) -> list[re.Match[str]]:
         """Return the log's matches of a pattern."""
@@ -118,18 +92,7 @@ class Instance:
 
     def await_log(self, pattern: str, count: int = 1) -> list[re.Match[str]]:
         """Wait until the log has `count` matches."""
-
-        def enough() -> list[re.Match[str]]:
-            found = self.matches(pattern)
-            if len(found) < count and self.process.poll() is not None:
-                found = self.matches(pattern)
-                assert len(found) >= count, f"master ended with {self.process.returncode}; log:\n{self.log}"
-            return found if len(found) >= count else []
-
-        try:
-            return until(enough, f"{count} x {pattern!r}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}; log:\n{self.log[-4000:]}") from None
+        return self.wait_for_log(pattern, count)
 
     def started(self, pin: int) -> list[int]:
         """Return the pids that the log says were started on a PIN, in order."""
@@ -145,37 +108,7 @@ class Instance:
 
     def signal(self, signum: int = signal.SIGTERM) -> None:
         """Send a signal to the master."""
-        self.process.send_signal(signum)
-
-    def wait(self, patience_s: float = PATIENCE_S) -> int:
-        """Wait for the master's end and return its exit code."""
-        try:
-            return self.process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the master has not ended in {patience_s} s; log:\n{self.log[-4000:]}") from None
-
-    def stop(self, patience_s: float = PATIENCE_S) -> int:
-        """Send TERM, and return the master's exit code."""
-        self.signal()
-        return self.wait(patience_s)
-
-    def clean_up(self) -> None:
-        """Leave no process behind, whatever state the test left it in."""
-        pids = {int(found[1]) for found in self.matches(r"worker started \S+ pin=\d+ pid=(\d+)")}
-        pids = {pid for pid in pids if self._is_ours(pid)} | set(children(self.pid))
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        until(lambda: not any(alive(pid) for pid in pids), f"the end of {pids}")
-
-    def _is_ours(self, pid: int) -> bool:
-        # Thousands of workers later, a pid from the log is somebody else's: perhaps of another test, so ask where it lives.
-        with contextlib.suppress(OSError):
-            return Path(f"/proc/{pid}/cwd").readlink() == self.directory
-        return False
+        self.send_signal(signum)
 
 
 class Bench:
@@ -233,7 +166,7 @@ def bench_in(directory: Path) -> Iterator[Bench]:
         yield bench
     finally:
         for instance in bench.instances:
-            instance.clean_up()
+            instance.close()
         # Daemons, and what workers forked: known by where they live.
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):

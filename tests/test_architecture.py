@@ -64,6 +64,10 @@ ROOMS: dict[str, set[str]] = {
         "_client", "_core.types", "_compose", "_export", "_loader", "_plan", "_options", "_settings", "_values", "app",
         "errors",
     },
+    "testing": {
+        "testing", "_core", "_posix", "_worker", "_master.reports", "_client", "_declare", "_settings", "_plan", "app",
+        "errors",
+    },
     "__init__": {"_core.types", "app", "errors"},
     "__main__": {"cli"},
 }  # fmt: skip
@@ -229,7 +233,7 @@ def test_import_of_the_package_is_lean() -> None:
     heavy = [
         "argparse", "asyncio", "concurrent", "ctypes", "email", "http", "importlib.metadata", "multiprocessing",
         "socket", "subprocess", "typing_extensions", "unittest", "uuid", "pyworkers._compose", "pyworkers.cli",
-        "pyworkers._master",
+        "pyworkers._master", "pyworkers.testing",
     ]  # fmt: skip
     # What the interpreter itself (or a coverage tool in it) has loaded before is not our doing.
     code = f"import sys; old = set(sys.modules); import pyworkers; print(set({heavy!r}) & set(sys.modules) - old)"

@@ -7,13 +7,15 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from helpers import Bench, Instance, state, until
+from helpers import PATIENCE_S, Bench, Instance, state, until
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -202,7 +204,7 @@ ENTRIES = {
     ),
 }
 
-ELSEWHERE = {"stdlib_census": "test_census.py"}
+ELSEWHERE = {"stdlib_census": "test_census.py", "testing_kit": "the test below"}
 """Examples that have a test of their own."""
 
 
@@ -231,6 +233,18 @@ def test_example_keeps_its_promise(name: str, bench: Bench) -> None:
     found = {pattern: len(instance.matches(f"(?m){pattern}")) for pattern in entry.lines}
     assert found == entry.lines, instance.log
     assert not list(bench.directory.glob("tmp*")), "a temporary file was left behind"
+
+
+def test_example_of_the_testing_kit_passes(bench: Bench) -> None:
+    """It is itself a file of tests, and says how many."""
+    shutil.copytree(EXAMPLES, bench.directory / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "examples/testing_kit.py"]
+    done = subprocess.run(
+        command, cwd=bench.directory, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False
+    )
+
+    (count,) = re.findall(r"`(\d+ passed)`", (EXAMPLES / "testing_kit.py").read_text())
+    assert f" {count} in " in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ENTRIES)

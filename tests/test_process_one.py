@@ -11,13 +11,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
-from helpers import Bench, Instance, alive, as_from_a_shell, children, clean_environment, state, until
+from helpers import Bench, Instance, alive, as_from_a_shell, children, state, until
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
@@ -26,33 +23,13 @@ UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 class ProcessOne(Instance):
     """An instance that is process 1 of a PID namespace; the pids in its log are those of the namespace."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        self.directory = directory
-        self.log_path = directory / f"log.{time.monotonic_ns()}"
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*UNSHARE, sys.executable, "-m", "pyworkers", "shop:app", *arguments],
-                cwd=directory,
-                env=clean_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=as_from_a_shell,  # noqa: PLW1509  (as in helpers)
-            )
+    def _command(self, app: str, *options: str) -> list[str]:
+        return [*UNSHARE, *super()._command(app, *options)]
 
     @property
     def pid(self) -> int:
         """The master's pid outside of the namespace."""
         return until(lambda: children(self.process.pid), "process 1")[0]
-
-    def signal(self, signum: int = signal.SIGTERM) -> None:
-        os.kill(self.pid, signum)
-
-    def clean_up(self) -> None:
-        """End process 1, and with it all of its namespace."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
 
 
 def become_subreaper() -> None:
@@ -79,7 +56,7 @@ def adopter(request: pytest.FixtureRequest, bench: Bench):
         if request.param == "subreaper":
             return bench.start(source, preexec_fn=become_subreaper)
         bench.app(source)
-        instance = ProcessOne(bench.directory)
+        instance = ProcessOne(bench.directory, "shop:app")
         bench.instances.append(instance)
         return instance
 

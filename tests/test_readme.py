@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -44,7 +43,8 @@ OWN_TESTS = {"crawler", "script", "failing", "watch", "warm", "pages"}
 COMMAND_LINE = {"check", "pyworkers", "status"}
 """What the table of needs names beside options and methods."""
 
-UNIT_TESTS = {"test_once": "test_collect"}
+UNIT_TESTS = {"test_crawler": 3}
+"""Programs that are tests, with their number."""
 
 
 def write_programs(directory: Path) -> None:
@@ -120,7 +120,7 @@ for name in sys.argv[1:]:
     checked = run(bench, "-c", checks, *PROGRAMS)
 
     assert (checked.returncode, checked.stderr) == (0, "")
-    assert all(f"{name}: " in checked.stdout for name in PROGRAMS if name != "test_once")
+    assert all(f"{name}: " in checked.stdout for name in PROGRAMS if name not in UNIT_TESTS)
 
 
 @pytest.mark.parametrize("name", UNTIL_TERM)
@@ -159,16 +159,12 @@ def test_script_starts_itself(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", UNIT_TESTS)
-def test_handler_runs_in_a_unit_test(name: str, tmp_path: Path) -> None:
-    """In this very process."""
-    write_programs(tmp_path)
-    spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_unit_tests_pass(name: str, bench: Bench) -> None:
+    """Beside the program that they test."""
+    write_programs(bench.directory)
+    ended = run(bench, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{name}.py")
 
-    getattr(module, UNIT_TESTS[name])()
+    assert f"{UNIT_TESTS[name]} passed" in ended.stdout, ended.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -80,7 +80,7 @@ def finish(bench: Bench, siege: Siege, dice: random.Random) -> Iterator[str]:
     yield from siege.violations
     try:
         yield from stop(bench, siege, dice)
-    except AssertionError as error:
+    except TimeoutError as error:
         yield f"the stop is not bounded: {error}"
 
 

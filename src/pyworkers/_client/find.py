@@ -81,10 +81,16 @@ def _known() -> Iterable[Found]:
     for path in rendezvous.entries():
         # Somebody else's file, a torn one, or one that has just been removed.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            yield _read(path)
+            yield read(path)
 
 
-def _read(path: str) -> Found:
+def read(path: str) -> Found:
+    """Return what an entry tells.
+
+    Raises:
+        OSError: There is none.
+        ValueError, KeyError, TypeError: It is no entry.
+    """
     with open(path, encoding="utf-8") as file:
         entry = json.load(file)
     return Found(

@@ -157,8 +157,8 @@ def _escaped(char: str) -> str:
     code = ord(char)
     if 32 <= code < 127 and char not in '"\\':
         return char
-    # RFC 8259, section 7: beyond the first plane as two surrogates. Not by way of a codec, which would have to be loaded
-    # now, perhaps by a user who may not read it.
+    # RFC 8259, section 7: beyond the first plane as two surrogates. Not by way of a codec, which would have to be
+    # loaded now, perhaps by a user who may not read it.
     if code > 0xFFFF:
         code -= 0x10000
         return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"

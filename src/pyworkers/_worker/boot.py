@@ -151,6 +151,26 @@ def run_inline(handler: PinFunction, pin: int, *, is_async: bool) -> int:
     return exit_code_of(result)
 
 
+def run_async(runtime: Runtime, handler: PinFunction, pin: int) -> object:
+    """Run an async handler in a loop of its own, where a stop of the runtime's cancels it, and return its result."""
+    # Loaded before the fork where a handler is async.
+    import asyncio
+
+    async def main() -> object:
+        task = asyncio.current_task()
+        assert task is not None
+        with runtime.inside_loop(asyncio.get_running_loop(), task):
+            return await _awaited(handler(pin))
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        code = runtime.stop_code
+        if code is None:
+            raise
+        raise Stop(code) from None
+
+
 def _become_worker(job: Job, desk: int, inheritance: Inheritance) -> int | None:
     """Do what a worker does with or without a PIN; return None, or the code to leave with."""
     # First of all, for a change of user undoes what comes after it: prctl(2), PR_SET_PDEATHSIG.
@@ -250,31 +270,12 @@ def _work(job: Job, assignment: Assignment, up: bytes, inheritance: Inheritance)
             inheritance.channel.tell(up)
             what = f"handler {job.handler_name}"
             runtime.begin()
-            return exit_code_of(_run_async(job, pin) if job.is_async else job.handler(pin))
+            return exit_code_of(run_async(runtime, job.handler, pin) if job.is_async else job.handler(pin))
         finally:
             runtime.end()
     except BaseException as error:  # noqa: BLE001  (whatever a handler raises becomes an exit code, here and nowhere else)
         runtime.end()
         return code_of_exception(job.journal, what, error)
-
-
-def _run_async(job: Job, pin: int) -> object:
-    # Loaded before the fork where a handler is async.
-    import asyncio
-
-    async def main() -> object:
-        task = asyncio.current_task()
-        assert task is not None
-        with job.runtime.inside_loop(asyncio.get_running_loop(), task):
-            return await _awaited(job.handler(pin))
-
-    try:
-        return asyncio.run(main())
-    except asyncio.CancelledError:
-        code = job.runtime.stop_code
-        if code is None:
-            raise
-        raise Stop(code) from None
 
 
 async def _awaited(result: object) -> object:

@@ -24,11 +24,17 @@ def code_of_exception(journal: Journal, what: str, error: BaseException) -> int:
     if not isinstance(error, SystemExit):
         journal.write(ERROR, f"{what} raised", error)
         return ExitCode.FAILED
+    if error.code is not None and not isinstance(error.code, int):
+        journal.write(ERROR, f"{what} exits: {error.code}")
+    return code_of_exit(error)
+
+
+def code_of_exit(error: SystemExit) -> int:
+    """Return the exit code that it asks for."""
     code = error.code
     if code is None:
         return ExitCode.OK
     if isinstance(code, int):
         # What exit(3) leaves of it; but 256 must not become the 0 of a normal end.
         return code & 0xFF or (ExitCode.FAILED if code else ExitCode.OK)
-    journal.write(ERROR, f"{what} exits: {code}")
     return ExitCode.FAILED
