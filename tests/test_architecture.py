@@ -52,17 +52,22 @@ ROOMS: dict[str, set[str]] = {
     "_printer": {"_core.types", "_posix"},
     "_assembly": {
         "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors", "_presence",
-        "_metering", "_printer", "_readiness", "_roster", "_surroundings",
+        "_beside", "_origin", "_readiness", "_reloading", "_roster", "_surroundings",
     },
+    "_beside": {"_logs", "_plan", "_worker", "_metering", "_printer", "_reloading"},
+    "_origin": {"_core.records", "_posix", "_succession"},
+    "_reloading": {"_assembly", "_core", "_logs", "_master", "_posix", "_presence", "_roster", "_succession"},
+    "_succession": {"_core", "_master", "_plan", "_posix", "_reloading", "_roster", "_settings", "app", "errors"},
     "_surroundings": {"_options", "_posix", "_worker"},
-    "_roster": {"_core.types", "_plan", "_posix"},
-    "_compose": {
+    "_roster": {"_core.records", "_core.types", "_plan", "_posix"},
+    "_instance": {
         "_core.types", "errors", "_logs", "_sinks", "_posix", "_worker", "_master", "_declare", "app", "_plan", "_audit",
-        "_assembly", "_inline", "_readiness", "_structured",
+        "_assembly", "_inline", "_origin", "_readiness", "_structured",
     },
+    "_compose": {"_audit", "_instance", "_origin", "_plan", "_sinks", "_succession", "app", "errors"},
     "cli": {
-        "_client", "_core.types", "_compose", "_export", "_loader", "_plan", "_options", "_settings", "_values", "app",
-        "errors",
+        "_client", "_core.types", "_compose", "_export", "_loader", "_origin", "_plan", "_options", "_settings", "_sinks",
+        "_values", "app", "errors",
     },
     "testing": {
         "testing", "_core", "_posix", "_worker", "_master.reports", "_client", "_declare", "_settings", "_plan", "app",

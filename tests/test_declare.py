@@ -421,7 +421,7 @@ def test_registration_is_closed_while_the_app_runs(hook: str, monkeypatch: pytes
         lines.append(str(caught.value))
         return 5
 
-    monkeypatch.setattr("pyworkers._compose._Instance.run", late)
+    monkeypatch.setattr("pyworkers._instance.Instance.run", late)
 
     assert app.run() == 5
     assert re.fullmatch(r"cannot register .*'plain': the app runs already; register at import", lines[0])
@@ -432,7 +432,7 @@ def test_run_inside_a_run_is_refused(monkeypatch: pytest.MonkeyPatch, capfd: pyt
     """A second `app.run()` while the first is on is one line and code 2."""
     app = App("test")
     app.worker(pins=0)(plain)
-    monkeypatch.setattr("pyworkers._compose._Instance.run", lambda *_, **__: app.run())
+    monkeypatch.setattr("pyworkers._instance.Instance.run", lambda *_, **__: app.run())
 
     assert app.run() == 2
     assert capfd.readouterr().err == "pyworkers: error: app.run() was called while the app runs already\n"

@@ -7,33 +7,38 @@ but for what `boot` makes of it on the other side of fork.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 
+from pyworkers._beside import metrics_served, printing
+from pyworkers._core.heir import Heir
 from pyworkers._core.records import record
 from pyworkers._core.standing import standing_of
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import Attempt, FailureRecord, Pid, Pin, Previous, is_spare
-from pyworkers._logs import WARNING, Journal
+from pyworkers._logs import Journal
 from pyworkers._master.control import Control
 from pyworkers._master.execute import Crew, Executor
 from pyworkers._master.loop import Loop
 from pyworkers._master.verbs import Facts, Verbs
+from pyworkers._origin import Beginning
 from pyworkers._plan import Plan
 from pyworkers._posix import signals, titles
-from pyworkers._posix.cells import Cells
 from pyworkers._posix.channel import Channel, Told, Word
 from pyworkers._posix.desks import Desks
 from pyworkers._posix.dumps import DumpPipe
 from pyworkers._posix.generations import Generations
 from pyworkers._posix.kernel import PosixKernel
+from pyworkers._posix.lockfile import LockFile
 from pyworkers._posix.rendezvous import Presence
 from pyworkers._posix.sockets import Listener
 from pyworkers._presence import Reception
 from pyworkers._readiness import Readiness
+from pyworkers._reloading import Works, reloading
 from pyworkers._roster import Roster
 from pyworkers._surroundings import environ_of_children, lines_buffered
 from pyworkers._worker import boot, prologue
@@ -45,7 +50,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyworkers._posix.identity import Identity
     from pyworkers._posix.sockets import Listener
-    from pyworkers._printer import Helper
 
 
 @record
@@ -53,7 +57,9 @@ class Parts:
     """What there is before the loop.
 
     Attributes:
-        target: The import string, where there is one.
+        begin: How this program has begun, and what it has to take over.
+        broken: Why there is no code to run, in a program that has taken over; None where there is.
+        lock: The lock, where there is one.
         generations: The numbers of attempts, or why there are none.
         spared: Children that only their owner may reap; None where this process adopts nobody.
         readiness: Tells whoever waits for the start.
@@ -62,7 +68,9 @@ class Parts:
 
     app: App
     plan: Plan
-    target: str | None
+    begin: Beginning
+    broken: str | None
+    lock: LockFile | None
     trapped: signals.MasterSignals
     journal: Journal
     generations: Generations | PyworkersError
@@ -82,15 +90,19 @@ def assembled(parts: Parts) -> Generator[Loop]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(environ_of_children(decided.instance.name, parts.identity))
         stack.enter_context(lines_buffered())
-        cells = stack.enter_context(contextlib.closing(Cells(len(handlers), len(decided.assignment))))
-        channel = stack.enter_context(contextlib.closing(Channel()))
+        left = parts.begin.inherited
+        names = [spec.name for spec in handlers]
+        roster = Roster(decided, names) if left is None else Roster(decided, names, left.kept.cells, left.past)
+        stack.callback(roster.cells.close)
+        channel = stack.enter_context(contextlib.closing(Channel(None if left is None else left.kept.channel)))
         null = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, null)
-        dumps = stack.enter_context(contextlib.closing(DumpPipe()))
+        dumps = stack.enter_context(contextlib.closing(DumpPipe(None if left is None else left.kept.dumps)))
         desks = stack.enter_context(contextlib.closing(Desks()))
-        printer = stack.enter_context(_printing(parts))
+        printer = stack.enter_context(printing(decided, names))
         set_title = stack.enter_context(titles.titled(f"pyworkers: master {decided.instance.name}"))
-        reception = stack.enter_context(contextlib.closing(Reception(_presence(parts), parts.journal.write)))
+        reception = Reception(_presence(parts), parts.journal.write, None if left is None else left.kept.socket)
+        stack.callback(reception.close)
         inheritance = prologue.Inheritance(
             master=Pid(os.getpid()),
             mask=parts.trapped.inherited_mask - signals.WORKER,
@@ -103,77 +115,49 @@ def assembled(parts: Parts) -> Generator[Loop]:
             set_title=set_title,
             identity=parts.identity,
         )
-        roster = Roster(decided, [spec.name for spec in handlers], cells)
-        workers = _Workers(parts, inheritance, roster, _jobs(parts, cells, inheritance), desks)
+        workers = _Workers(parts, inheritance, roster, _jobs(parts, roster, inheritance), desks)
         stack.callback(workers.release)
-        crew = Crew(
-            worker_main=workers.main,
-            assign=workers.assign,
-            release=workers.release,
-            notice_main=workers.notice_main() if declaration_of(parts.app).on_failure else None,
-            handlers=roster.handlers,
-            leaders=roster.leaders,
-            add=roster.add,
-            clear=roster.clear,
-            trace=roster.trace,
-            beat=roster.beat,
-            announce=parts.readiness.announce,
-            log=parts.journal.write,
-        )
-        core = Supervisor(decided.slot_plans(), _jittered, roster.catch_all)
+        core = _core(parts, roster)
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
-        executor = Executor(kernel, crew)
+        executor = Executor(kernel, _crew(parts, roster, workers))
         if printer is not None:
             printer.start(kernel, inheritance.mask, set_title)
         notifier = parts.readiness.notifier(functools.partial(standing_of, core), parts.journal.write)
-        machine = _Machine(core, kernel, executor, Loop(core, kernel, executor, parts.journal, notifier))
+        loop = Loop(core, kernel, executor, parts.journal, notifier)
+        started_at = kernel.now() if left is None else left.started_at
+        works = Works(parts, roster, channel, dumps, reception, kernel, core, executor, loop, started_at)
         if reception.listener is not None:
-            stack.callback(_answer(parts, machine, reception.listener, inheritance).close)
+            stack.callback(_answer(works, reception.listener, inheritance.connections).close)
         if decided.run.metrics_address is not None:
-            stack.enter_context(_metrics_served(parts, machine, reception.listener, inheritance))
-        yield machine.loop
+            stack.enter_context(metrics_served(works, inheritance))
+        executor.reload = reloading(works, notifier)
+        yield loop
 
 
-@record
-class _Machine:
-    """What decides, and what carries that out."""
+def _crew(parts: Parts, roster: Roster, workers: _Workers) -> Crew:
+    return Crew(
+        worker_main=workers.main,
+        assign=workers.assign,
+        release=workers.release,
+        notice_main=workers.notice_main() if declaration_of(parts.app).on_failure else None,
+        handlers=roster.handlers,
+        leaders=roster.leaders,
+        add=roster.add,
+        clear=roster.clear if parts.broken is None else _no_code(parts.broken),
+        trace=roster.trace,
+        beat=roster.beat,
+        announce=parts.readiness.announce,
+        log=parts.journal.write,
+    )
 
-    core: Supervisor
-    kernel: PosixKernel
-    executor: Executor
-    loop: Loop
 
-
-def _answer(parts: Parts, machine: _Machine, listener: Listener, inheritance: prologue.Inheritance) -> Control:
+def _answer(works: Works, listener: Listener, connections: set[int]) -> Control:
     """Let the loop answer who asks by the control socket."""
-    kernel, log = machine.kernel, parts.journal.write
-    verbs = Verbs(_facts(parts), machine.core, machine.executor, machine.loop.feed, kernel.now)
-    control = Control(listener, kernel, verbs, inheritance.connections, log)
-    machine.loop.attend(control)
+    kernel, loop = works.kernel, works.loop
+    verbs = Verbs(_facts(works.parts), works.core, works.executor, loop.feed, kernel.now, works.started_at)
+    control = Control(listener, kernel, verbs, connections, works.parts.journal.write)
+    loop.attend(control)
     return control
-
-
-@contextlib.contextmanager
-def _metrics_served(
-    parts: Parts, machine: _Machine, listener: Listener | None, inheritance: prologue.Inheritance
-) -> Generator[None]:
-    """Let the loop keep the helper that serves the metrics, where there can be one."""
-    # Loaded only for this.
-    from pyworkers._metering import Metering
-
-    address, log = parts.plan.run.metrics_address or "", parts.journal.write
-    with contextlib.ExitStack() as stack:
-        try:
-            if listener is None:
-                raise OSError("there is no control socket to get them from")  # noqa: TRY301
-            arguments = (os.path.abspath(listener.path), parts.plan.instance.name)
-            metering = Metering(address, arguments, inheritance, machine.kernel, log)
-        except OSError as error:
-            log(WARNING, f"no metrics address={address}: {error.strerror or error}")
-        else:
-            stack.callback(metering.close)
-            machine.loop.keep(metering.helper)
-        yield
 
 
 def _dropped(parts: Parts, *ends: DumpPipe | Listener | None) -> tuple[int, ...]:
@@ -182,29 +166,26 @@ def _dropped(parts: Parts, *ends: DumpPipe | Listener | None) -> tuple[int, ...]
     return (*parts.trapped.descriptors(), *parts.readiness.descriptors(), *opened)
 
 
-@contextlib.contextmanager
-def _printing(parts: Parts) -> Generator[Helper | None]:
-    """Return the handle on what prints the output of workers, if anything is to; at the end, see it off."""
-    decided = parts.plan
-    if not decided.run.prefix_output:
-        yield None
-        return
-    from pyworkers._printer import Helper
+def _core(parts: Parts, roster: Roster) -> Supervisor:
+    left = parts.begin.inherited
+    if left is None:
+        return Supervisor(parts.plan.slot_plans(), _jittered, roster.catch_all)
+    if parts.broken is not None:
+        return Heir([slot.plan for slot in left.legacy.slots], _jittered, left.legacy, rolling=False)
+    return Heir(parts.plan.slot_plans(), _jittered, left.legacy, catch_all=roster.catch_all)
 
-    handlers = declaration_of(parts.app).handlers
-    names = [f"{handlers[place].name}.{pin}" for pin, place in decided.assignment.items()]
-    names += [f"{handlers[place].name}.spare" for place in decided.spares().values()]
-    helper = Helper(names, max(worker.stop_timeout for worker in decided.workers) + 1)
-    try:
-        yield helper
-    finally:
-        helper.finish()
+
+def _no_code(why: str) -> Callable[[Pin], None]:
+    def refuse(_pin: Pin) -> None:
+        raise OSError(errno.ENOEXEC, f"there is no code to run: {why}")
+
+    return refuse
 
 
 def _presence(parts: Parts) -> Presence:
     instance = parts.plan.instance
     lock_file = None if instance.lock_file is None else os.path.abspath(instance.lock_file)
-    return Presence(instance.name, parts.target, os.getcwd(), lock_file)
+    return Presence(instance.name, parts.begin.target, os.getcwd(), lock_file)
 
 
 def _facts(parts: Parts) -> Facts:
@@ -213,20 +194,20 @@ def _facts(parts: Parts) -> Facts:
     return Facts(presence.name, presence.app, os.getpid(), presence.lock_file, stop_timeout)
 
 
-def _jobs(parts: Parts, cells: Cells, inheritance: prologue.Inheritance) -> tuple[boot.Job, ...]:
+def _jobs(parts: Parts, roster: Roster, inheritance: prologue.Inheritance) -> tuple[boot.Job, ...]:
     """Return what the workers of each handler need to know; made once, so that a respawn makes nothing of it."""
     app, decided, declaration = parts.app, parts.plan, declaration_of(parts.app)
     traps = runtime_of(app).traps(declaration.on_signal)
     return tuple(
         boot.Job(
             binding=Binding(
-                handler=place,
+                handler=roster.flags[place],
                 master=inheritance.master,
                 cooperative=worker.cooperative,
                 stop_timeout=worker.stop_timeout,
                 is_watched=worker.hang_timeout is not None,
                 functions=declaration.on_signal,
-                cells=cells,
+                cells=roster.cells,
                 channel=inheritance.channel,
                 dump_descriptor=parts.journal.sink.dump_descriptor(),
             ),

@@ -19,27 +19,42 @@ from pyworkers._posix.sockets import Listener
 class Reception:
     """The socket of this process, if there could be one, and the entry that leads to it.
 
+    Args:
+        presence: What the instance tells of itself.
+        log: Takes a level and a line.
+        kept: What the program before this one had: the socket's path and descriptor, and the entry.
+
     Attributes:
         listener: None where the instance cannot be asked anything.
+        entry: The path of the entry, if there is one.
     """
 
-    def __init__(self, presence: Presence, log: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        presence: Presence,
+        log: Callable[[int, str], None],
+        kept: tuple[str, int, str | None] | None = None,
+    ) -> None:
+        self.listener: Listener | None
+        self.entry: str | None = None
+        if kept is not None:
+            self.listener, self.entry = Listener(*kept[:2]), kept[2]
+            return
         self.listener, why = _listen(presence)
-        self._entry: str | None = None
         if self.listener is None:
             log(WARNING, f"no control socket: {why}; status and other verbs will not find this instance")
             return
         try:
-            self._entry = rendezvous.announce(presence, self.listener.path)
+            self.entry = rendezvous.announce(presence, self.listener.path)
         except OSError as error:
             if presence.lock_file is None:
                 log(WARNING, f"no entry in the runtime directory: {_said(error)}; verbs will not find this instance")
 
     def close(self) -> None:
         """At a proper end: leave no trace."""
-        if self._entry is not None:
+        if self.entry is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self._entry)
+                os.unlink(self.entry)
         if self.listener is not None:
             self.listener.close()
 

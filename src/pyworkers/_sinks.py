@@ -6,6 +6,7 @@ waits a moment for room before it drops, so that a log that comes in bursts lose
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -270,3 +271,18 @@ def _connected(family: int, kind: int, target: object) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def complain(error: object) -> None:
+    """Write one line to stderr, if there is one."""
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError):
+        try:
+            # One line, also where a file's name or an exception's text holds several.
+            sys.stderr.write(f"pyworkers: error: {' '.join(str(error).splitlines())}\n")
+            sys.stderr.flush()
+        except BrokenPipeError:
+            # Python holds back what it could not write, tries again at its end, and then leaves with 120.
+            with open(os.devnull, "wb") as null:
+                os.dup2(null.fileno(), sys.stderr.fileno())

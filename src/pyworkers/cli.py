@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from pyworkers import _compose, _loader, _plan
 from pyworkers._core.types import PIN_MAX
 from pyworkers._options import OPTIONS
+from pyworkers._origin import beginning
 from pyworkers._settings import from_environment, from_text
+from pyworkers._sinks import complain
 from pyworkers._values import SYSLOG_DEFAULT
 from pyworkers.app import declaration_of
 from pyworkers.errors import AppImportError, ExitCode, PyworkersError, UsageError
@@ -32,6 +34,7 @@ OPERATIONS = {
     "restart": "restart PINs, or all of them at once, also failed and finished ones; return when they are up",
     "scale": "give the handler without pins so many of them: the lowest free are added, the highest removed",
     "stack": "show the Python stack of every thread of a worker, also of one that hangs",
+    "reload": "try out the new code, and if it is good let its workers replace the others one at a time",
     "ping": "see whether its master answers",
 }
 """What is asked of an instance that runs: the app is not imported."""
@@ -71,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             import traceback
 
             traceback.print_exception(error.__cause__)
-        _compose.complain(error)
+        complain(error)
         return ExitCode.USAGE
     except PyworkersError as error:
-        _compose.complain(error)
+        complain(error)
         return ExitCode.USAGE
 
 
@@ -89,14 +92,20 @@ def _run(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     texts: dict[str, str] = {name: text for name in OPTIONS if (text := getattr(parsed, name)) is not None}
     given = {name: from_text(OPTIONS[name], text, OPTIONS[name].flag) for name, text in texts.items()}
-    # Before the import, so that a bad variable costs no start of the app.
+    # Before the import, so that a bad variable costs no start of the app, and the origin is as it was.
+    begin = beginning(parsed.app)
     from_environment(os.environ)
     only = None if parsed.only is None else _pin(parsed.only)
     if parsed.inline and only is None:
         raise UsageError("--inline needs --only PIN: one process can run one handler")
     if verb != "run" and (parsed.inline or only is not None):
         raise UsageError(f"--only and --inline go with run, not with {verb}")
-    app = _loader.load(parsed.app, os.getcwd())
+    try:
+        app = _loader.load(parsed.app, os.getcwd())
+    except AppImportError as error:
+        if begin.inherited is None:
+            raise
+        return _compose.go_on_without(error, given, begin)
     if verb == "check":
         text, would_start = _plan.describe(declaration_of(app), given)
         print(text)  # noqa: T201  (that is what check is for)
@@ -106,7 +115,7 @@ def _run(arguments: list[str]) -> int:
 
         print(exported(kind, declaration_of(app), given, parsed.app, texts), end="")  # noqa: T201  (as above)
         return ExitCode.OK
-    return _compose.main(app, given, only, target=parsed.app, inline=parsed.inline, leaving=True)
+    return _compose.main(app, given, only, begin=begin, inline=parsed.inline, leaving=True)
 
 
 def _kind(arguments: list[str]) -> str:

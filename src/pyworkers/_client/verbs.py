@@ -188,11 +188,18 @@ def _await(wire: Wire, pins: list[int], settled: Callable[[Reply], bool], timeou
     return []
 
 
+def _reload(wire: Wire, _parsed: argparse.Namespace) -> int:
+    reply = wire.ask("reload", endless=True)
+    _say(f"master pid {reply['pid']} runs the new code, and so do its workers")
+    return ExitCode.OK
+
+
 VERBS: Mapping[str, Callable[[Wire, argparse.Namespace], int]] = {
     "status": _status,
     "stop": _stop,
     "restart": _restart,
     "scale": _scale,
     "stack": _stack,
+    "reload": _reload,
     "ping": _ping,
 }

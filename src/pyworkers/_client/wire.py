@@ -57,8 +57,13 @@ class Wire:
         """Hang up."""
         os.close(self._descriptor)
 
-    def ask(self, verb: str, **arguments: object) -> Reply:
+    def ask(self, verb: str, *, endless: bool = False, **arguments: object) -> Reply:
         """Return the reply.
+
+        Args:
+            verb: What to do.
+            endless: Whether the answer comes only when it is done, however long that takes.
+            arguments: Of the verb.
 
         Raises:
             RefusedError: The master says no, and why; or it does not answer.
@@ -67,7 +72,7 @@ class Wire:
         request = json.dumps({"v": VERSION, "verb": verb, **arguments}) + "\n"
         try:
             os.write(self._descriptor, request.encode())
-            reply = self._reply()
+            reply = self._reply(endless=endless)
         except BlockingIOError:
             raise RefusedError(f"master pid {self.peer.pid} has not answered in {PATIENCE_S:.0f} s") from None
         except (BrokenPipeError, ConnectionResetError):
@@ -103,9 +108,14 @@ class Wire:
                     return True
         return False
 
-    def _reply(self) -> Reply:
+    def _reply(self, *, endless: bool) -> Reply:
         while b"\n" not in self._rest:
-            data = os.read(self._descriptor, 1 << 20)
+            try:
+                data = os.read(self._descriptor, 1 << 20)
+            except BlockingIOError:
+                if endless:
+                    continue
+                raise
             if not data:
                 raise ConnectionResetError
             self._rest += data

@@ -14,6 +14,15 @@ from pyworkers._core.states import retires
 from pyworkers._core.types import NEVER, Backoff, Failed, LiveState, Pin
 
 
+def grouped(slots: Iterable[Slot]) -> dict[str, Group]:
+    """Return the groups of these slots, by name; a slot of its own is in none."""
+    members: dict[str, list[Slot]] = {}
+    for slot in slots:
+        if slot.plan.group is not None:
+            members.setdefault(slot.plan.group, []).append(slot)
+    return {name: Group(name, own) for name, own in members.items()}
+
+
 class Group:
     """One group's slots, and the restart that is under way.
 
@@ -43,7 +52,7 @@ class Group:
                 slot.respawn_at(NEVER)
             case _:
                 pass
-        self._go_on(now)
+        self.go_on(now)
         return effects
 
     def restart(self, now: float) -> list[Effect]:
@@ -53,7 +62,7 @@ class Group:
         for member in self.slots:
             if not retires(member.state):
                 effects += member.restart(now, NEVER)
-        self._go_on(now)
+        self.go_on(now)
         return effects
 
     def join(self, slot: Slot, now: float) -> float:
@@ -62,12 +71,19 @@ class Group:
             self.slots.append(slot)
         return now if self._restart_at is None else NEVER
 
+    def go_on_waiting(self) -> None:
+        """After a new program has taken over: know again what the states of its slots tell."""
+        self._failed = any(isinstance(member.state, Failed) for member in self.slots)
+        if any(member.state == Backoff(NEVER) for member in self.slots):
+            self._restart_at = -NEVER
+
     @property
     def failed(self) -> bool:
         """Whether the group was given up."""
         return self._failed
 
-    def _go_on(self, now: float) -> None:
+    def go_on(self, now: float) -> None:
+        """Start all of it, if that is due and nobody of it lives."""
         if self._restart_at is not None and not self._live_count():
             for member in self.slots:
                 member.respawn_at(max(now, self._restart_at))

@@ -186,6 +186,30 @@ class RequestRefused:
 
 
 @record
+class RollStarted:
+    """New code has taken over: so many workers are replaced one at a time, so many PINs are new, so many gone."""
+
+    count: int
+    new_count: int
+    gone_count: int
+
+
+@record
+class RollHalted:
+    """The new code's worker did not come up on this PIN: `left_count` others go on with the code that they run."""
+
+    pin: Pin
+    left_count: int
+
+
+@record
+class RollEnded:
+    """Every worker that had to be replaced was."""
+
+    count: int
+
+
+@record
 class StopStarted:
     """The instance began to stop, or to stop harder."""
 
@@ -239,7 +263,10 @@ WorkerReport = (
 )
 """What concerns one PIN."""
 
-Report = WorkerReport | RestartStarted | Scaled | RequestRefused | StopStarted | AllEnded | EventIgnored
+OperatorReport = RestartStarted | Scaled | RequestRefused | RollStarted | RollHalted | RollEnded
+"""What an operator has wanted, and what came of it."""
+
+Report = WorkerReport | OperatorReport | StopStarted | AllEnded | EventIgnored
 
 
 # Effects

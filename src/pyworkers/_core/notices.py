@@ -6,6 +6,7 @@ Pure like the supervisor beside it, and separate from it: a notice that hangs or
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from pyworkers._core.types import FailureRecord
 
@@ -57,6 +58,14 @@ class Notices:
             return False
         self._kill_at = None
         return True
+
+    def restore(self, waiting: Iterable[FailureRecord], dropped_count: int, now: float, *, busy: bool) -> None:
+        """Go on where another one was: with those who wait, and the one that is being told, if it is `busy`."""
+        self._waiting.extend(waiting)
+        self.dropped_count = dropped_count
+        self._busy = busy
+        # Nobody knows how much of its time is over.
+        self._kill_at = now + NOTICE_TIMEOUT_S if busy else None
 
     def close(self, now: float, *, grace_s: float) -> None:
         """Let what is queued be told for `grace_s` seconds more, in all."""

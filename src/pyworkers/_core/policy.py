@@ -37,6 +37,10 @@ SPARE_REST_S = 0.05
 has just taken the PIN, for a processor and for the pages that both have from the master: its handler began 0.8 ms later
 (measured on two cores). Whatever is forked now would not be warm before that either."""
 
+CANARY_S = 0.5
+"""How long the first worker of each handler has to live, after a reload, before others are replaced: what is wrong with
+new code mostly shows at once, and until then it costs one PIN."""
+
 DUMP_TIMEOUT_S = 2.0
 """How long a hung worker may take to write its stacks; then it is replaced without."""
 

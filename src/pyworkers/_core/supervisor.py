@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from pyworkers._core import messages as m
-from pyworkers._core.groups import Group
+from pyworkers._core.groups import Group, grouped
 from pyworkers._core.messages import Effect, Event, StopKind
 from pyworkers._core.records import replace
 from pyworkers._core.scheduler import scaled
@@ -62,7 +62,7 @@ class Supervisor:
         self._jitter = jitter
         self._catch_all = catch_all
         self._slots = {plan.pin: Slot(plan, jitter) for plan in sorted(plans, key=lambda plan: plan.pin)}
-        self._groups = self._grouped()
+        self._groups = grouped(self._slots.values())
         self._recycling = Turns()
         # There is one log to dump into.
         self._dumping = Turns()
@@ -99,12 +99,7 @@ class Supervisor:
 
     def next_deadline(self) -> float | None:
         """Return the instant at which `DeadlineReached` is due, or None where nothing ever is."""
-        while self._wakes:
-            at, pin = self._wakes[0]
-            if self._slots[pin].wakes_at() == at:
-                return at
-            heapq.heappop(self._wakes)
-        return None
+        return self._next_wake()
 
     def snapshot(self) -> Mapping[Pin, SlotState]:
         """Return the state of every slot, in the order of the PINs; of those that were taken away, none."""
@@ -130,11 +125,7 @@ class Supervisor:
                 if self._started:
                     return [m.EventIgnored(event, "already started")]
                 self._started = True
-                for slot in self._slots.values():
-                    before = slot.state
-                    slot.respawn_at(self._now)
-                    self._settle(slot, before)
-                return []
+                return self._start()
             case m.StopRequested(kind, reason, exit_code):
                 if self._asked_code is None:
                     self._asked_code = exit_code
@@ -149,6 +140,13 @@ class Supervisor:
                 return self._forward(signum)
             case m.DeadlineReached():
                 return self._meet_deadlines()
+
+    def _start(self) -> list[Effect]:
+        for slot in self._slots.values():
+            before = slot.state
+            slot.respawn_at(self._now)
+            self._settle(slot, before)
+        return []
 
     def _hear(self, event: m.WorkerEvent) -> list[Effect]:
         slot = self._slots.get(event.pin)
@@ -275,7 +273,7 @@ class Supervisor:
     def _meet_deadlines(self) -> list[Effect]:
         effects: list[Effect] = []
         for _ in range(DEADLINES_PER_WAKE):
-            at = self.next_deadline()
+            at = self._next_wake()
             if at is None or at > self._now:
                 break
             _, pin = heapq.heappop(self._wakes)
@@ -289,6 +287,14 @@ class Supervisor:
                 spare.give(self._now)
                 self._settle(spare, before)
         return effects
+
+    def _next_wake(self) -> float | None:
+        while self._wakes:
+            at, pin = self._wakes[0]
+            if self._slots[pin].wakes_at() == at:
+                return at
+            heapq.heappop(self._wakes)
+        return None
 
     def _spare_for(self, slot: Slot) -> Slot | None:
         """Return a process that waits for just this: a PIN of its handler is due."""
@@ -341,10 +347,3 @@ class Supervisor:
             # Instants that were put off stay in the heap until they come; many in a row must not make it grow.
             self._wakes = [(slot.wakes_at(), pin) for pin, slot in self._slots.items() if slot.wakes_at() < NEVER]
             heapq.heapify(self._wakes)
-
-    def _grouped(self) -> dict[str, Group]:
-        slots: dict[str, list[Slot]] = {}
-        for slot in self._slots.values():
-            if slot.plan.group is not None:
-                slots.setdefault(slot.plan.group, []).append(slot)
-        return {name: Group(name, members) for name, members in slots.items()}

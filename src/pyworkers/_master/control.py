@@ -163,9 +163,13 @@ class Control:
             return
         if len(self._connections) >= CONNECTIONS_MAX:
             self._drop(_longest_idle(self._connections.values()))
-        self._connections[descriptor] = _Connection(descriptor, peer, now)
+        self._settle(self.connection(descriptor, peer, now))
+
+    def connection(self, descriptor: int, peer: Peer, now: float) -> _Connection:
+        """Take on a connection, which is watched once it is settled."""
+        connection = self._connections[descriptor] = _Connection(descriptor, peer, now)
         self._descriptors.add(descriptor)
-        self._kernel.watch(descriptor, select.POLLIN)
+        return connection
 
     def _move(self, connection: _Connection, event: int, now: float) -> None:
         if event & select.POLLOUT:
@@ -204,13 +208,7 @@ class Control:
         line, _, connection.inbox = connection.inbox.partition(b"\n")
         connection.due_at = now + PATIENCE_S if connection.inbox else NEVER
         connection.busy = True
-
-        def answer(reply: Reply) -> None:
-            connection.busy = False
-            if self._has(connection):
-                self._reply(connection, reply, self._kernel.now())
-                self._settle(connection)
-
+        answer = self._answer_to(connection)
         try:
             request = parse(line)
         except BadRequestError as error:
@@ -219,6 +217,15 @@ class Control:
             answer(refusal(str(error)))
             return
         self._requests.answer(request, connection.peer, answer)
+
+    def _answer_to(self, connection: _Connection) -> Answer:
+        def answer(reply: Reply) -> None:
+            connection.busy = False
+            if self._has(connection):
+                self._reply(connection, reply, self._kernel.now())
+                self._settle(connection)
+
+        return answer
 
     def _reply(self, connection: _Connection, reply: Reply, now: float) -> None:
         connection.outbox += encode(reply)

@@ -16,6 +16,7 @@ from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pi
 from pyworkers._logs import ERROR, WARNING, Line
 from pyworkers._master.history import History
 from pyworkers._master.needs import Kernel
+from pyworkers._master.reload import Reload
 from pyworkers._master.reports import Seat, cause, describe, named
 from pyworkers._master.stacks import Stacks
 from pyworkers._posix.cells import Trace
@@ -82,6 +83,7 @@ class Executor:
         self._has_forked = False
         self._unsaid: list[tuple[m.Report, Seat | None]] = []
         self.history = History(len(crew.handlers))
+        self.reload: Reload | None = None
 
     def handler(self, pin: Pin) -> str:
         """Return the name of the handler of a PIN or spare."""
@@ -123,9 +125,6 @@ class Executor:
                 self._send(pin, signum)
             case m.Announce(up):
                 self._crew.announce(up)
-            case m.Scaled(added=added):
-                self._crew.add(added)
-                self._report(effect)
             case m.Finish():
                 pass
             case _:
@@ -150,25 +149,32 @@ class Executor:
         for pid, suspended in wake.suspended:
             if pid in self._by_pid:
                 events.append((m.WorkerSuspended if suspended else m.WorkerResumed)(*self._by_pid[pid]))
-        for pid, status in wake.ended:
-            if pid == self._notice_pid:
-                self._notice_pid = None
-                self.notices.done()
-            elif pid in self._by_pid:
-                pin, attempt = self._by_pid.pop(pid)
-                events.append(m.WorkerExited(pin, attempt, status))
+        events += [event for pid, status in wake.ended if (event := self._reaped(pid, status)) is not None]
         if wake.dumped:
             self.stacks.feed(wake.dumped, self._kernel.now())
         return events
 
+    def _reaped(self, pid: Pid, status: ExitStatus) -> m.Event | None:
+        if pid == self._notice_pid:
+            self._notice_pid = None
+            self.notices.done()
+        elif pid in self._by_pid:
+            return m.WorkerExited(*self._by_pid.pop(pid), status)
+        elif self.reload is not None:
+            self.reload.ended(pid)
+        return None
+
     def next_deadline(self) -> float | None:
         """Return the instant at which `meet_deadline` is due, or None."""
-        deadlines = (self.notices.next_deadline(), self.stacks.next_deadline())
+        checked = None if self.reload is None else self.reload.next_deadline()
+        deadlines = (self.notices.next_deadline(), self.stacks.next_deadline(), checked)
         return min((at for at in deadlines if at is not None), default=None)
 
     def meet_deadline(self, now: float) -> list[m.Event]:
         """Go on with what runs beside the workers: the telling of failures, the stacks of a hung one."""
         self._tell_failures(now)
+        if self.reload is not None:
+            self.reload.meet_deadline(now)
         dumped = self.stacks.meet_deadline(now)
         return [] if dumped is None else [m.Dumped(*dumped)]
 
@@ -227,7 +233,7 @@ class Executor:
             child_main = self._crew.worker_main(pin, attempt, self._previous.get(pin))
             pid = self._kernel.fork(child_main, leader=pin in self._crew.leaders)
         except OSError as error:
-            return m.SpawnFailed(pin, attempt, os.strerror(error.errno or 0))
+            return m.SpawnFailed(pin, attempt, error.strerror or str(error))
         self._by_pid[pid] = (pin, attempt)
         self._by_pin[pin] = pid
         return m.Spawned(pin, attempt)
@@ -271,6 +277,9 @@ class Executor:
                 return [m.ScaleRequested(signal.Signals(signum).name, step, relative=True)]
             case signal.SIGUSR1 | signal.SIGUSR2:
                 return [m.ForwardRequested(signum)]
+            case signal.SIGHUP if self.reload is not None:
+                self.reload.request("SIGHUP")
+                return []
             case _:
                 self._crew.log(WARNING, f"signal ignored signal={signal.Signals(signum).name}; it means nothing here")
                 return []
@@ -286,6 +295,10 @@ class Executor:
         seat = None
         if isinstance(report, m.WorkerEnded):
             seat = self._ended(report)
+        elif isinstance(report, m.Scaled):
+            self._crew.add(report.added)
+        elif isinstance(report, m.RollEnded | m.RollHalted) and self.reload is not None:
+            self.reload.rolled(report)
         elif isinstance(report, m.OfWorker):
             seat = Seat(self._crew.handlers[report.pin], self._by_pin.get(report.pin))
         self._unsaid.append((report, seat))

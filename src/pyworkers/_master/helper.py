@@ -81,6 +81,11 @@ class Helper:
         how = f"{self._where} pid={pid} {status_of(status)} after={lifetime_s:.1f}s"
         self._log(WARNING, f"{self._what} ended {how}; {then}")
 
+    def rest(self, now: float) -> None:
+        """End it for now; `attend` starts the next one."""
+        self.close()
+        self._due_at = now
+
     def close(self) -> None:
         """After the last worker: end it, and leave no child behind."""
         pid, self._pid, self._due_at = self._pid, None, None

@@ -80,6 +80,13 @@ class History:
             entries = self._entries[pin] = deque(maxlen=self._most)
         entries.append(Entry(at, report, seat))
 
+    def keep(self, pin: Pin, entries: Iterable[Entry], start_count: int, end: LastEnd | None) -> None:
+        """Take over what another one has kept of a PIN."""
+        self._entries[pin] = deque(entries, maxlen=self._most)
+        self._starts[pin] = start_count
+        if end is not None:
+            self._ends[pin] = end
+
     def entries(self, pin: Pin) -> Iterable[Entry]:
         """Return what is kept of a PIN, the oldest first."""
         return self._entries.get(pin, ())

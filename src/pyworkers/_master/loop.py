@@ -29,7 +29,11 @@ FINISH_GRACE_S = 10.0
 
 
 class Loop:
-    """One master's life, from the first fork to the last reap."""
+    """One master's life, from the first fork to the last reap.
+
+    Attributes:
+        control: What serves the control socket, if there is one.
+    """
 
     def __init__(
         self, core: Supervisor, kernel: Kernel, executor: Executor, log: Journal, notifier: Notifier | None = None
@@ -40,16 +44,21 @@ class Loop:
         self._log = log
         self._notifier = notifier
         self._finish: m.Finish | None = None
-        self._control: Control | None = None
-        self._helper: Helper | None = None
+        self.control: Control | None = None
+        self._helpers: list[Helper] = []
 
     def attend(self, control: Control) -> None:
         """From here on serve the control socket, too."""
-        self._control = control
+        self.control = control
 
     def keep(self, helper: Helper) -> None:
         """From here on keep a process beside the workers, too."""
-        self._helper = helper
+        self._helpers.append(helper)
+
+    def rest(self) -> None:
+        """Before another program may take the place of this one: end what is beside the workers; it can come again."""
+        for helper in self._helpers:
+            helper.rest(self._kernel.now())
 
     def run(self) -> int:
         """Run until no process is left, and return the exit code."""
@@ -60,11 +69,14 @@ class Loop:
             self._executor.speak()
             if self._notifier is not None:
                 self._notifier.attend(self._kernel.now())
+            reload = self._executor.reload
+            if reload is not None and reload.passed and self._finish is None and not self._executor.stacks.busy:
+                reload.take_over()
             if self._finish is not None and self._executor.notices.idle:
                 self._executor.report_untold()
                 return self._finish.exit_code
-            if self._helper is not None:
-                self._helper.attend(self._kernel.now())
+            for helper in self._helpers:
+                helper.attend(self._kernel.now())
             self._turn()
 
     def _turn(self) -> None:
@@ -76,15 +88,15 @@ class Loop:
         deadline = self._core.next_deadline()
         if deadline is not None and deadline <= self._kernel.now():
             self.feed(m.DeadlineReached())
-        if self._control is not None:
-            self._control.serve(wake.ready, self._kernel.now())
-        if self._helper is not None:
+        if self.control is not None:
+            self.control.serve(wake.ready, self._kernel.now())
+        for helper in self._helpers:
             for pid, status in wake.ended:
-                self._helper.take_note(pid, status, self._kernel.now())
+                helper.take_note(pid, status, self._kernel.now())
 
     def _timeout(self) -> float | None:
         deadlines = [self._core.next_deadline(), self._executor.next_deadline()]
-        sides = (self._control, self._notifier, self._helper)
+        sides = (self.control, self._notifier, *self._helpers)
         deadlines += [side.next_deadline() for side in sides if side is not None]
         deadline = min((at for at in deadlines if at is not None), default=math.inf)
         return None if deadline == math.inf else max(0.0, deadline - self._kernel.now())

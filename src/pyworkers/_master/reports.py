@@ -62,6 +62,20 @@ def describe(report: m.Report, seat: Seat | None) -> tuple[int, str]:
             return _all_ended(report)
         case m.EventIgnored(event, because):
             return DEBUG, f"ignored {event}: {because}"
+        case m.GroupRestarted(pin, group, live_count):
+            return WARNING, f"group restarting {group} after pin={pin} workers={live_count}; all start again"
+        case m.GroupFailed(pin, group, live_count, pins):
+            others = f" failed={_listed(pins)}" if pins else ""
+            return ERROR, f"group failed {group} after pin={pin}{others} workers={live_count}; stopping them"
+        case m.RestartStarted() | m.Scaled() | m.RequestRefused() | m.RollStarted() | m.RollHalted() | m.RollEnded():
+            return _operated(report)
+        case _:
+            assert seat is not None
+            return _of_worker(report, seat, f"{seat.handler} {named(report.pin)} pid={seat.pid}")
+
+
+def _operated(report: m.OperatorReport) -> tuple[int, str]:
+    match report:
         case m.RestartStarted(reason, pins, live_count):
             return INFO, f"restarting pins={_listed(pins)} reason={reason} workers={live_count}"
         case m.Scaled(reason, count, added, removed):
@@ -71,14 +85,14 @@ def describe(report: m.Report, seat: Seat | None) -> tuple[int, str]:
             return INFO, f"scaled pins={count}{changes} reason={reason}"
         case m.RequestRefused(reason, because):
             return WARNING, f"refused reason={reason}: {because}"
-        case m.GroupRestarted(pin, group, live_count):
-            return WARNING, f"group restarting {group} after pin={pin} workers={live_count}; all start again"
-        case m.GroupFailed(pin, group, live_count, pins):
-            others = f" failed={_listed(pins)}" if pins else ""
-            return ERROR, f"group failed {group} after pin={pin}{others} workers={live_count}; stopping them"
-        case _:
-            assert seat is not None
-            return _of_worker(report, seat, f"{seat.handler} {named(report.pin)} pid={seat.pid}")
+        case m.RollStarted(count, new_count, gone_count):
+            changed = f" new={new_count} gone={gone_count}" if new_count or gone_count else ""
+            return INFO, f"reloaded workers={count}{changed}; replacing them one at a time"
+        case m.RollHalted(pin, left_count):
+            others = f"workers={left_count} go on with the code that they run"
+            return ERROR, f"reload halted at pin={pin}; {others}: mend the new code and reload again"
+        case m.RollEnded(count):
+            return INFO, f"reload complete workers={count}"
 
 
 def cause(report: m.WorkerEnded, *, oom: bool) -> str:

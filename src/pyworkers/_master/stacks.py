@@ -92,6 +92,20 @@ class Stacks:
         self._go_on(now)
         return dumped
 
+    @property
+    def busy(self) -> bool:
+        """Whether the stacks of a hung worker are on their way into the log."""
+        return self._current is not None and self._current.tell is None
+
+    def give_up(self) -> None:
+        """Tell all who have asked that there is no answer."""
+        waiting = [*([] if self._current is None else [self._current]), *self._waiting]
+        self._current = None
+        self._waiting.clear()
+        for wish in waiting:
+            if wish.tell is not None:
+                wish.tell([])
+
     def _go_on(self, now: float) -> None:
         while self._current is None and self._waiting:
             self._begin(self._waiting.popleft(), now)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from pyworkers._core import messages as m
+from pyworkers._core.heir import Heir
 from pyworkers._core.records import record
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.typed import cast
@@ -47,6 +48,7 @@ class Verbs:
     Args:
         feed: Lets the core decide on an event, carries that out, and returns the decision.
         now: The monotonic clock.
+        started_at: When the master was started, by that.
     """
 
     def __init__(
@@ -56,15 +58,16 @@ class Verbs:
         executor: Executor,
         feed: Callable[[m.Event], list[m.Effect]],
         now: Callable[[], float],
+        started_at: float,
     ) -> None:
         self._facts = facts
         self._core = core
         self._executor = executor
         self._feed = feed
         self._now = now
-        self._started_at = now()
-        self._offset_s = time.time() - self._started_at
-        self._started_wall = round(time.time(), 3)
+        self._started_at = started_at
+        self._offset_s = time.time() - now()
+        self._started_wall = round(started_at + self._offset_s, 3)
         self._status = Status(executor, self._offset_s)
         self._verbs: Mapping[str, Callable[[Reply, Peer, Answer], None]] = {
             "ping": self._ping,
@@ -74,6 +77,7 @@ class Verbs:
             "stop": self._stop,
             "restart": self._restart,
             "scale": self._scale,
+            "reload": self._reload,
         }
 
     def answer(self, request: dict[str, object], peer: Peer, answer: Answer) -> None:
@@ -110,7 +114,7 @@ class Verbs:
                 "uptime": round(now - self._started_at, 3),
                 "state": self._core.phase.value,
                 "lock_file": facts.lock_file,
-                "code": None,
+                "code": self._code(),
                 "workers": self._status.workers(states, now, pins),
                 "spares": self._status.spares(states, now),
             }
@@ -187,6 +191,22 @@ class Verbs:
 
         self._executor.stacks.of_asked(pin, state.attempt, tell, self._now())
 
+    def _reload(self, arguments: Reply, peer: Peer, answer: Answer) -> None:
+        _nothing_else(arguments)
+        reload = self._executor.reload
+        if reload is None:
+            raise BadRequestError("it cannot start its program anew")
+        reload.request(f"reload pid={peer.pid}", reload_told(answer, self._facts.pid))
+
+    def _code(self) -> Reply | None:
+        """Return how the last reload went; None before the first."""
+        if not isinstance(self._core, Heir):
+            return None
+        roll = self._core.roll
+        how = "halted" if roll.halted is not None else "rolling" if roll.left_count else "complete"
+        pin = roll.current if roll.halted is None else roll.halted
+        return {"reload": how, "pin": pin, "left": roll.left_count, "done": roll.done_count}
+
     def _pins(self, arguments: Reply) -> frozenset[Pin] | None:
         """Take the PINs out of the arguments; None where there are none."""
         given = arguments.pop("pins", None)
@@ -208,6 +228,15 @@ class Verbs:
 def _refused(effect: m.Effect) -> Reply:
     assert isinstance(effect, m.RequestRefused)
     return refusal(f"{effect.reason.partition(' ')[0]}: {effect.because}")
+
+
+def reload_told(answer: Answer, pid: int) -> Callable[[str | None], None]:
+    """Return what answers when a reload has ended."""
+
+    def told(why: str | None) -> None:
+        answer({"ok": True, "pid": pid} if why is None else refusal(f"reload: {why}"))
+
+    return told
 
 
 def _nothing_else(arguments: Reply) -> None:

@@ -1,11 +1,11 @@
-"""Memory that the master and its workers share: one byte for each handler, one cell for each PIN.
+"""Memory that the master and its workers share: a cell for each PIN, and one for each handler.
 
 memfd_create(2) and mmap(2), MAP_SHARED: inherited across fork, and it outlives the process that wrote it, which is the
 point: the master reads what a dead worker was at. A cell has one writer, the PIN's live worker, so it needs no lock;
 a worker killed in the middle of a write leaves at worst a garbled label.
 
 A file, if one without a name, so that it can grow: cells are added behind the others, and who has mapped fewer goes on
-with those. It would also outlive an execve(2) of the master, which a mapping does not.
+with those. It also outlives an execve(2) of the master, which a mapping does not.
 """
 
 from __future__ import annotations
@@ -40,18 +40,21 @@ class Cells:
     """The shared memory of one instance.
 
     Args:
-        handlers: How many handlers there are.
-        seats: How many PINs there are; a PIN's cell is found by its place among them.
+        seats: How many cells there are, at the least.
+        file: The one of the program before this one, if there was one.
     """
 
-    def __init__(self, handlers: int, seats: int) -> None:
-        self._base = -(-handlers // 64) * 64
-        self._file = _unnamed_file()
+    def __init__(self, seats: int, file: int | None = None) -> None:
+        self._file = _unnamed_file() if file is None else file
         try:
             self._memory = self._mapped(seats)
         except BaseException:
             os.close(self._file)
             raise
+
+    def fileno(self) -> int:
+        """Return the descriptor of the file."""
+        return self._file
 
     def close(self) -> None:
         """In the master, at the end."""
@@ -66,35 +69,35 @@ class Cells:
         Raises:
             OSError: There is no memory for them; nothing has changed.
         """
-        if self._base + seats * CELL_SIZE > len(self._memory):
+        if seats * CELL_SIZE > len(self._memory):
             before, self._memory = self._memory, self._mapped(seats)
             before.close()
 
     def _mapped(self, seats: int) -> mmap.mmap:
-        size = -(-(self._base + seats * CELL_SIZE) // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = -(-(seats * CELL_SIZE) // mmap.PAGESIZE) * mmap.PAGESIZE
         # Never shrunk: whoever has mapped more would be ended by SIGBUS.
         if size > os.fstat(self._file).st_size:
             os.ftruncate(self._file, size)
         return mmap.mmap(self._file, size)
 
     def is_cooperative(self, handler: int) -> bool:
-        """Whether a worker of this handler has ever reached a checkpoint."""
-        return self._memory[handler] != 0
+        """Whether a worker of the handler with this seat has ever reached a checkpoint."""
+        return self._memory[handler * CELL_SIZE] != 0
 
     def mark_cooperative(self, handler: int) -> None:
         """In the worker: note the handler's first checkpoint, for all its workers to come."""
-        self._memory[handler] = 1
+        self._memory[handler * CELL_SIZE] = 1
 
     def clear(self, seat: int) -> None:
         """In the master, before a fork: the cell now belongs to the PIN's next attempt."""
-        at = self._base + seat * CELL_SIZE
+        at = seat * CELL_SIZE
         _PROGRESS.pack_into(self._memory, at, 0, _NO_TOTAL)
         _BEAT.pack_into(self._memory, at + _PROGRESS.size, 0.0)
         _LABEL.pack_into(self._memory, at + _LABEL_AT, 0)
 
     def write_label(self, seat: int, label: str) -> None:
         """In the worker: name the unit at work."""
-        at = self._base + seat * CELL_SIZE + _LABEL_AT
+        at = seat * CELL_SIZE + _LABEL_AT
         data = label.encode(errors="replace")
         if len(data) > LABEL_MAX:
             # No half of a character at the end.
@@ -106,21 +109,21 @@ class Cells:
 
     def write_progress(self, seat: int, done: int, total: int | None) -> None:
         """In the worker: mark how many items are done."""
-        _PROGRESS.pack_into(self._memory, self._base + seat * CELL_SIZE, done, _NO_TOTAL if total is None else total)
+        _PROGRESS.pack_into(self._memory, seat * CELL_SIZE, done, _NO_TOTAL if total is None else total)
 
     def write_beat(self, seat: int, at: float) -> None:
         """In the worker: prove that it reaches its checkpoints, `at` an instant of the monotonic clock."""
         # Eight bytes on an eight-byte boundary: no reader sees half of them.
-        _BEAT.pack_into(self._memory, self._base + seat * CELL_SIZE + _PROGRESS.size, at)
+        _BEAT.pack_into(self._memory, seat * CELL_SIZE + _PROGRESS.size, at)
 
     def read_beat(self, seat: int) -> float | None:
         """In the master: return when the PIN's latest attempt last did, or None."""
-        (at,) = _BEAT.unpack_from(self._memory, self._base + seat * CELL_SIZE + _PROGRESS.size)
+        (at,) = _BEAT.unpack_from(self._memory, seat * CELL_SIZE + _PROGRESS.size)
         return at or None
 
     def read(self, seat: int) -> Trace:
         """In the master: return what the PIN's latest attempt was at."""
-        at = self._base + seat * CELL_SIZE
+        at = seat * CELL_SIZE
         done, total = _PROGRESS.unpack_from(self._memory, at)
         (length,) = _LABEL.unpack_from(self._memory, at + _LABEL_AT)
         text = at + _LABEL_AT + _LABEL.size

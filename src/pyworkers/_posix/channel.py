@@ -41,10 +41,14 @@ class Told:
 
 
 class Channel:
-    """Both ends of the pipe, until one side of a fork drops the end that it has no use for."""
+    """Both ends of the pipe, until one side of a fork drops the end that it has no use for.
 
-    def __init__(self) -> None:
-        self._reader, self._writer = os.pipe()
+    Args:
+        ends: Those of the program before this one, if there was one.
+    """
+
+    def __init__(self, ends: tuple[int, int] | None = None) -> None:
+        self._reader, self._writer = self.ends = ends or os.pipe()
         os.set_blocking(self._reader, False)
 
     def fileno(self) -> int:

@@ -14,11 +14,15 @@ from pyworkers._posix import signals
 
 
 class DumpPipe:
-    """Both ends of the pipe, and the trap that writes to it."""
+    """Both ends of the pipe, and the trap that writes to it.
 
-    def __init__(self) -> None:
+    Args:
+        ends: Those of the program before this one, if there was one.
+    """
+
+    def __init__(self, ends: tuple[int, int] | None = None) -> None:
         # The writer blocks while the pipe is full, which lasts until the master's next look: a dump is not cut.
-        self._reader, self._writer = os.pipe()
+        self._reader, self._writer = self.ends = ends or os.pipe()
         os.set_blocking(self._reader, False)
         if signals.DUMP is not None:
             faulthandler.register(signals.DUMP, file=self._writer, all_threads=True)

@@ -86,6 +86,11 @@ class PosixKernel:
         memory.invite_oom_killer(pid, self._oom_score)
         return pid
 
+    @property
+    def brood(self) -> process.Brood:
+        """The children that are to be reaped."""
+        return self._brood
+
     def send(self, pid: Pid, signum: int) -> None:
         """Send a signal to a child that has not been reaped."""
         if pid in self._brood.own:

@@ -67,16 +67,25 @@ class Tenure:
 
 
 class LockFile:
-    """An open lock file. It is locked once `acquire` has returned True, until every copy of it is closed."""
+    """An open lock file. It is locked once `acquire` has returned True, until every copy of it is closed.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: Of the file.
+        kept: The descriptor of the program before this one, which holds the lock.
+    """
+
+    def __init__(self, path: str, kept: int | None = None) -> None:
         """Open the file, and create it where it is missing.
 
         Raises:
             LockError: It cannot be opened or created, or it is not a lock file of ours.
         """
         self.path = path
-        self._descriptor = _open(path)
+        self._descriptor = _open(path) if kept is None else kept
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
 
     def acquire(self) -> bool:
         """Try to take the lock; never waits."""

@@ -88,10 +88,41 @@ def drain(reader: int) -> None:
             pass
 
 
-class MasterSignals:
-    """The master's traps, installed for the time of a `with` block, and what they have recorded."""
+class EarlySignals:
+    """What comes to a program that takes over a master, before it is one: recorded, and told again when it can hear.
 
-    def __init__(self) -> None:
+    Until then its code is imported, which may start processes: they must not inherit a mask that blocks TERM.
+
+    Args:
+        mask: The one that the master was started with.
+    """
+
+    def __init__(self, mask: frozenset[int]) -> None:
+        self._came: list[int] = []
+        self._previous: dict[int, Trap | None] = {}
+        for signum in MANAGED:
+            if signal.getsignal(signum) != signal.SIG_IGN or signum in _ALWAYS:
+                self._previous[signum] = signal.signal(signum, lambda number, _frame: self._came.append(number))
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask - MANAGED)
+
+    def tell_again(self) -> None:
+        """Send this process once more what has come. All that means something to a master stays blocked after it."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, MANAGED)
+        for signum, previous in self._previous.items():
+            signal.signal(signum, previous)
+        for signum in self._came:
+            os.kill(os.getpid(), signum)
+
+
+class MasterSignals:
+    """The master's traps, installed for the time of a `with` block, and what they have recorded.
+
+    Args:
+        mask: The one that the master was started with; None where it is the one of now.
+    """
+
+    def __init__(self, mask: frozenset[int] | None = None) -> None:
+        self._mask = mask
         self._pending: list[int] = []
         self._raising: frozenset[int] = frozenset()
         self._previous: dict[int, Trap | None] = {}
@@ -103,7 +134,8 @@ class MasterSignals:
     def __enter__(self) -> Self:
         self._reader, self._writer = wakeup_pipe()
         # SIG_SETMASK below is the last step: a signal that was blocked so far finds its trap.
-        self.inherited_mask = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, MANAGED))
+        found = frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, MANAGED))
+        self.inherited_mask = found if self._mask is None else self._mask
         self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for signum in MANAGED:
             previous = signal.getsignal(signum)

@@ -40,11 +40,15 @@ class Peer:
 class Listener:
     """A socket that is bound to a path, for its owner alone.
 
+    Args:
+        path: Where it is to be.
+        kept: The descriptor of the program before this one, which listens there already.
+
     Attributes:
         path: Where it is.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, kept: int | None = None) -> None:
         """Bind the path, in place of a socket that nobody listens at any more.
 
         The caller knows that nobody does: by the lock beside it, or because the path has its own pid in it.
@@ -53,6 +57,9 @@ class Listener:
             OSError: It cannot be bound.
         """
         self.path = path
+        if kept is not None:
+            self._socket = _socket.socket(fileno=kept)
+            return
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
         # The mode that bind(2) gives to the file; a chmod after it would be too late for a moment.
         mask = os.umask(0o177)

@@ -105,7 +105,7 @@ def run_handler(  # noqa: PLR0913  (keyword-only)
         stack.callback(channel.close)
         stack.enter_context(_lent(app, runtime))
         binding = Binding(
-            handler=0,
+            handler=1,
             # Whatever is not this process: a worker is told from its master by it.
             master=Pid(os.getppid()),
             cooperative=worker_settings({**declaration.options, **spec.options}).cooperative,

@@ -38,7 +38,7 @@ class NotedCells(Cells):
     """The one cell, and all that was ever written to it, as the master would have read it."""
 
     def __init__(self) -> None:
-        super().__init__(handlers=1, seats=1)
+        super().__init__(seats=2)
         self.clear(0)
         self.units: list[str] = []
         self.marks: list[tuple[int, int | None]] = []

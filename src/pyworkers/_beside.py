@@ -1,0 +1,57 @@
+"""What runs beside the workers where somebody asks for it: what prints their output, and what serves the metrics.
+
+Composition, like `_assembly`. Nothing of it is loaded where it is not asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Sequence
+
+from pyworkers._logs import WARNING
+from pyworkers._plan import Plan
+from pyworkers._worker.prologue import Inheritance
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyworkers._printer import Helper
+    from pyworkers._reloading import Works
+
+
+@contextlib.contextmanager
+def printing(decided: Plan, handlers: Sequence[str]) -> Generator[Helper | None]:
+    """Return the handle on what prints the output of workers, if anything is to; at the end, see it off."""
+    if not decided.run.prefix_output:
+        yield None
+        return
+    from pyworkers._printer import Helper
+
+    names = [f"{handlers[place]}.{pin}" for pin, place in decided.assignment.items()]
+    names += [f"{handlers[place]}.spare" for place in decided.spares().values()]
+    helper = Helper(names, max(worker.stop_timeout for worker in decided.workers) + 1)
+    try:
+        yield helper
+    finally:
+        helper.finish()
+
+
+@contextlib.contextmanager
+def metrics_served(works: Works, inheritance: Inheritance) -> Generator[None]:
+    """Let the loop keep the helper that serves the metrics, where there can be one."""
+    from pyworkers._metering import Metering
+
+    decided, listener, log = works.parts.plan, works.reception.listener, works.parts.journal.write
+    address = decided.run.metrics_address or ""
+    with contextlib.ExitStack() as stack:
+        try:
+            if listener is None:
+                raise OSError("there is no control socket to get them from")  # noqa: TRY301
+            arguments = (os.path.abspath(listener.path), decided.instance.name)
+            metering = Metering(address, arguments, inheritance, works.kernel, log)
+        except OSError as error:
+            log(WARNING, f"no metrics address={address}: {error.strerror or error}")
+        else:
+            stack.callback(metering.close)
+            works.loop.keep(metering.helper)
+        yield

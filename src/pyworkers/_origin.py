@@ -1,0 +1,52 @@
+"""How this program has begun: by itself, or in the course of a reload, for a check or to take over."""
+
+from __future__ import annotations
+
+from pyworkers._core.records import record
+from pyworkers._posix import reexec
+from pyworkers._posix.reexec import Errand, Origin
+from pyworkers._posix.signals import EarlySignals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyworkers._succession import Estate
+
+
+@record
+class Beginning:
+    """That of this program.
+
+    Attributes:
+        origin: How to begin again.
+        target: The import string, by which verbs find the instance; None for `app.run()`.
+        errand: What the program before this one wants of it; None where there was none.
+        estate: What that one has left.
+        early: The signals that come before the master's traps stand; None where there is nothing to take over.
+    """
+
+    origin: Origin
+    target: str | None
+    errand: Errand | None = None
+    estate: Estate | None = None
+    early: EarlySignals | None = None
+
+    @property
+    def inherited(self) -> Estate | None:
+        """What there is to take over; a check takes nothing."""
+        return None if self.early is None else self.estate
+
+
+def beginning(target: str | None = None) -> Beginning:
+    """Return it, before anything is changed, or loaded that the user has written.
+
+    Raises:
+        UsageError: What was handed over cannot be read.
+    """
+    errand = reexec.errand()
+    origin = reexec.origin()
+    if errand is None:
+        return Beginning(origin, target)
+    from pyworkers import _succession
+
+    estate = _succession.read(errand.read())
+    return Beginning(origin, target, errand, estate, None if errand.answer is not None else EarlySignals(estate.mask))

@@ -1,0 +1,183 @@
+"""A reload as it is composed: what one program of a master writes down for the next, and how that one begins.
+
+Loaded by the first reload, and by the program that one has started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+
+from pyworkers import _settings
+from pyworkers._core import handover
+from pyworkers._core.handover import Codec, HandoverError, Legacy
+from pyworkers._core.heir import legacy_of
+from pyworkers._core.records import record
+from pyworkers._core.types import Pid, Pin, is_spare
+from pyworkers._master import estate
+from pyworkers._master.estate import Books, Line
+from pyworkers._plan import Plan
+from pyworkers._posix import reexec
+from pyworkers._posix.reexec import Origin
+from pyworkers._roster import Past
+from pyworkers.app import App, declaration_of
+from pyworkers.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyworkers._reloading import Works
+
+
+@record
+class Kept:
+    """The descriptors that go from one program to the next; the socket with its path, and that of its entry."""
+
+    cells: int
+    channel: tuple[int, int]
+    dumps: tuple[int, int]
+    lock: int | None
+    socket: tuple[str, int, str | None] | None
+
+    def numbers(self, lines: Iterable[Line]) -> tuple[int, ...]:
+        """Return all of them, and those of the connections."""
+        some = [] if self.lock is None else [self.lock]
+        if self.socket is not None:
+            some.append(self.socket[1])
+        return (self.cells, *self.channel, *self.dumps, *some, *(line.descriptor for line in lines))
+
+
+@record
+class Estate:
+    """All that one program leaves to the next.
+
+    Attributes:
+        lock_file: An absolute path.
+        mask: The signal mask that the master was started with.
+        spared: Children that only their owner may reap; None where this process adopts nobody.
+        children: Those that are to be reaped: workers, and what else the master has forked.
+        leaders: Those of them that lead a process group.
+        started_at: When the master was started, on the monotonic clock.
+    """
+
+    name: str
+    lock_file: str | None
+    mask: frozenset[int]
+    kept: Kept
+    spared: frozenset[Pid] | None
+    children: frozenset[Pid]
+    leaders: frozenset[Pid]
+    past: Past
+    started_at: float
+    legacy: Legacy
+    books: Books
+    lines: tuple[Line, ...]
+
+
+CODEC = Codec((*handover.KINDS, *estate.KINDS, Past, Kept, Estate))
+
+
+def written(left: Estate) -> bytes:
+    """Return what the next program reads."""
+    return json.dumps({"schema": CODEC.schema(), "estate": CODEC.pack(left)}).encode()
+
+
+def read(data: bytes) -> Estate:
+    """Return what the program before this one has written.
+
+    Raises:
+        UsageError: It is none of ours, or of a version that this one does not understand.
+    """
+    try:
+        document: Any = json.loads(data)
+        if not isinstance(document, dict) or "estate" not in document:
+            raise HandoverError("expected an object with schema and estate")
+        if document.get("schema") != CODEC.schema():
+            raise UsageError(
+                "this version of pyworkers cannot take over from the one that runs: stop the instance and start it"
+            )
+        left = CODEC.unpack(document["estate"])
+        if not isinstance(left, Estate):
+            raise HandoverError(f"expected an Estate, got {type(left).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"what a reload has handed over cannot be read: {error}") from None
+    return left
+
+
+def describe(works: Works) -> Estate:
+    """Return what the next program has to know of this one, as it stands."""
+    instance, legacy = works.parts.plan.instance, legacy_of(works.core)
+    brood = works.kernel.brood
+    listener, lock = works.reception.listener, works.parts.lock
+    return Estate(
+        name=instance.name,
+        lock_file=_absolute(instance.lock_file),
+        mask=works.parts.trapped.inherited_mask,
+        kept=Kept(
+            cells=works.roster.cells.fileno(),
+            channel=works.channel.ends,
+            dumps=works.dumps.ends,
+            lock=None if lock is None else lock.fileno(),
+            socket=None if listener is None else (listener.path, listener.fileno(), works.reception.entry),
+        ),
+        spared=brood.spared,
+        children=frozenset(brood.own),
+        leaders=frozenset(brood.leaders),
+        past=works.roster.past(slot.plan.pin for slot in legacy.slots),
+        started_at=works.started_at,
+        legacy=legacy,
+        books=estate.books_of(works.executor),
+        lines=() if works.loop.control is None else estate.lines_of(works.loop.control),
+    )
+
+
+def check(begin: Origin, works: Works) -> tuple[Pid, int]:
+    """Start the program anew beside this one, and return the process and the descriptor of its answer."""
+    return reexec.start_check(begin, written(describe(works)))
+
+
+def become(begin: Origin, works: Works) -> None:
+    """Replace this program, and return only by an OSError."""
+    works.executor.stacks.give_up()
+    works.loop.rest()
+    left = describe(works)
+    works.parts.journal.sink.flush()
+    reexec.become(begin, written(left), left.kept.numbers(left.lines))
+
+
+def refuse(decided: Plan, left: Estate) -> None:
+    """Raise UsageError where a run cannot take over, however good its code is."""
+    wanted = _absolute(decided.instance.lock_file)
+    if wanted != left.lock_file:
+        raise UsageError(
+            f"lock_file cannot change by a reload, from {left.lock_file} to {wanted}: stop the instance and start it"
+        )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else os.path.abspath(path)
+
+
+def stand_in(left: Estate, given: Mapping[str, object]) -> tuple[App, Plan]:
+    """Return an app and a plan for a program that has workers, and no code: it names them, and can start none."""
+    app = App(left.name)
+    pins: dict[str, list[Pin]] = {}
+    for pin, name in left.past.handlers:
+        if not is_spare(pin):
+            pins.setdefault(name, []).append(pin)
+    for name, own in pins.items():
+
+        def nobody() -> None:
+            raise AssertionError("there is no code to run")
+
+        nobody.__name__ = name
+        app.worker(pins=own)(nobody)
+    values = {**_settings.from_environment(os.environ), **given}
+    return app, Plan(
+        _settings.instance_settings({"name": left.name, "lock_file": left.lock_file}),
+        _settings.run_settings(values),
+        {pin: place for place, own in enumerate(pins.values()) for pin in own},
+        tuple(_settings.worker_settings({}) for _ in declaration_of(app).handlers),
+    )
