@@ -1,0 +1,404 @@
+"""Reload of real instances: the new code is tried out first, takes over, and workers are replaced one at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import Bench, Instance, alive, runtime_in, until
+
+CODE = """
+app = App("shop", lock_file=here / "lock")
+
+@app.worker(pins=range(3))
+def sell(pin):
+    with (here / "begun").open("a") as out:
+        out.write(f"{pin} VERSION {os.getpid()} {app.generation}\\n")
+    while True:
+        app.sleep(0.02)
+"""
+
+
+def code(version: str = "v1", text: str = CODE) -> str:
+    return text.replace("VERSION", version)
+
+
+def start(bench: Bench, text: str | None = None, *arguments: str) -> Instance:
+    """Start an instance of three PINs, and wait until all of their handlers run."""
+    instance = bench.start(code() if text is None else text, *arguments)
+    until(lambda: len(begun(bench)) == 3, "three handlers")
+    return instance
+
+
+def begun(bench: Bench) -> list[list[str]]:
+    """Return PIN, version, pid and generation of every handler that has begun."""
+    return [line.split() for line in bench.read("begun").splitlines()]
+
+
+def versions(bench: Bench) -> dict[str, str]:
+    """Return the version that each PIN's latest handler is of."""
+    return {pin: version for pin, version, _, _ in begun(bench)}
+
+
+def pids(instance: Instance) -> dict[int, int | None]:
+    return {row.pin: row.pid for row in instance.status()}
+
+
+def refused(bench: Bench, instance: Instance, why: str) -> None:
+    """Reload, and see that nothing changes, and one line says why."""
+    before = pids(instance)
+    done = bench.run("reload", "shop:app")
+
+    assert done.returncode == 1
+    assert why in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    lines = [line for line in instance.log.splitlines() if "reload refused: " in line]
+    assert why in lines[-1]
+    assert lines[-1].endswith("; nothing changes")
+    assert pids(instance) == before
+    assert not instance.matches("worker ended|restarting")
+
+
+def descriptors(pid: int) -> list[str]:
+    return sorted(os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink())
+
+
+@pytest.mark.parametrize("by", ["signal", "verb"])
+def test_reload_replaces_the_code_and_keeps_the_master(bench: Bench, by: str) -> None:
+    """Same pid, same lock, same socket; generations grow; every PIN ends up with the new code, each by one restart."""
+    instance = start(bench)
+    bench.app(code("v2"))
+    if by == "verb":
+        done = bench.run("reload", "shop:app")
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        instance.signal(signal.SIGHUP)
+    instance.await_log("reload complete workers=3")
+
+    until(lambda: versions(bench) == {"0": "v2", "1": "v2", "2": "v2"}, "the new code on every PIN")
+    assert len(begun(bench)) == 6
+    generations = [int(generation) for *_, generation in begun(bench)]
+    assert len(set(generations)) == 6
+    assert min(generations[3:]) > max(generations[:3])
+    assert {row.restarts for row in instance.status()} == {1}
+    assert not instance.matches("WARNING|ERROR"), instance.log
+    assert "already running" in instance_of_another(bench)
+    assert instance.stop() == 0
+    assert not alive(instance.pid)
+
+
+def instance_of_another(bench: Bench) -> str:
+    """Return what a second instance says."""
+    return bench.run("shop:app", "--if-running=fail").stderr
+
+
+def test_workers_are_replaced_one_after_the_other(bench: Bench) -> None:
+    """Never more than one PIN is missing, and the next is asked to leave when the one before is up."""
+    text = CODE + "\n@app.on_worker_start\ndef slow(pin):\n    time.sleep(0.1)\n"
+    instance = start(bench, code("v1", text))
+    bench.app(code("v2", text))
+    bench.run("reload", "shop:app")
+    found = [(line[1], line[2]) for line in instance.matches(r"(restarting pins|worker started sell pin)=(\d)")]
+
+    assert found[3:] == [(what, pin) for pin in "012" for what in ("restarting pins", "worker started sell pin")]
+
+
+BAD = {
+    "syntax": ("def (:\n", "cannot import app from 'shop:app'"),
+    "import": ("import no_such_module\n", "No module named 'no_such_module'"),
+    "exception": ("1 / 0\n", "ZeroDivisionError"),
+    "no handlers": ("app = App('shop', lock_file=here / 'lock')\n", "no worker"),
+    "overlap": (
+        "app = App('shop', lock_file=here / 'lock')\n@app.worker(pins=0)\ndef a(): ...\n@app.worker(pins=[0, 1])\ndef b(): ...\n",
+        "at 0",
+    ),
+    "option": ("app = App('shop', lock_file=here / 'lock', stop_timout=3)\n", "stop_timout"),
+    "exit": ("sys.exit(0)\n", "SystemExit"),
+    "lock": (
+        "app = App('shop', lock_file=here / 'other')\n@app.worker(pins=0)\ndef a(): ...\n",
+        "lock_file cannot change",
+    ),
+    "killed": ("os.kill(os.getpid(), 9)\n", "did not come to its app.run()"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_code_changes_nothing_and_is_named_in_one_line(bench: Bench, kind: str) -> None:
+    """G11: whatever is wrong with it, the workers go on, and a good reload works after it."""
+    instance = start(bench)
+    text, why = BAD[kind]
+    bench.app(text)
+    refused(bench, instance, why)
+
+    bench.app(code("v2"))
+    assert bench.run("reload", "shop:app").returncode == 0
+    until(lambda: set(versions(bench).values()) == {"v2"}, "the new code")
+    assert instance.stop() == 0
+
+
+def test_code_whose_first_pin_dies_costs_that_pin_alone(bench: Bench) -> None:
+    """The roll halts, the rest goes on with the code that it runs, the line says what to do, and so does status."""
+    instance = start(bench)
+    before = pids(instance)
+    bench.app(code("v2").replace("while True", "raise RuntimeError('broken')\n    while True"))
+    done = bench.run("reload", "shop:app")
+
+    assert done.returncode == 1
+    assert "halted at pin=0" in done.stderr
+    (line,) = instance.matches("reload halted at pin=0; .*")
+    assert "workers=2 go on with the code that they run: mend the new code and reload again" in line[0]
+    assert {pin: pid for pin, pid in pids(instance).items() if pin} == {pin: pid for pin, pid in before.items() if pin}
+    assert bench.run("status", "shop:app").returncode == 3
+    bench.app(code("v3"))
+    assert bench.run("reload", "shop:app").returncode == 0
+    until(lambda: versions(bench) == dict.fromkeys("012", "v3"), "the mended code")
+
+
+def test_pins_come_and_go_with_the_code(bench: Bench) -> None:
+    """PINs that are no longer declared are stopped, new ones are started, and another handler may have one."""
+    instance = start(bench)
+    bench.app(code("v2").replace("range(3)", "[1, 2, 7]"))
+    assert bench.run("reload", "shop:app").returncode == 0
+
+    until(lambda: versions(bench) == {"0": "v1", "1": "v2", "2": "v2", "7": "v2"}, "the new PINs")
+    until(lambda: sorted(pids(instance)) == [1, 2, 7], "PIN 0 gone")
+    assert instance.matches("reloaded workers=2 new=1 gone=1")
+    bench.app(code("v3").replace("def sell", "def buy"))
+    assert bench.run("reload", "shop:app").returncode == 0
+    until(lambda: {row.handler for row in instance.status()} == {"buy"}, "another handler")
+    assert sorted(pids(instance)) == [0, 1, 2]
+
+
+def test_worker_that_dies_between_two_programs_is_replaced(bench: Bench) -> None:
+    """Its death waits for the new program, and so does that of another one at the same time."""
+    instance = start(bench)
+    # The new code holds its second import, the one that takes over, until it is told to go on.
+    hold = (
+        "if (here / 'tried').exists():\n"
+        "    (here / 'held').touch()\n"
+        "    while not (here / 'go').exists(): time.sleep(0.01)\n"
+        "(here / 'tried').touch()\n"
+    )
+    bench.app(hold + code("v2"))
+    instance.signal(signal.SIGHUP)
+    until(lambda: (bench.directory / "held").exists(), "the new program")
+    killed = [instance.worker(pin) for pin in (1, 2)]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    (bench.directory / "go").touch()
+
+    until(lambda: versions(bench) == dict.fromkeys("012", "v2"), "all with the new code")
+    assert len(instance.await_log(r"worker ended sell pin=[12] pid=\d+ signal=SIGKILL", 2)) == 2
+    instance.await_log("reload complete")
+    assert instance.stop() == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_g3_stop_between_two_programs_is_honoured(bench: Bench, signum: int) -> None:
+    """G3: a signal that comes while the new program is imported is none that is lost, and none that kills the master."""
+    hold = (
+        "if (here / 'tried').exists():\n"
+        "    (here / 'held').touch()\n"
+        "    while not (here / 'go').exists(): time.sleep(0.01)\n"
+        "(here / 'tried').touch()\n"
+    )
+    instance = start(bench)
+    bench.app(hold + code("v2"))
+    instance.signal(signal.SIGHUP)
+    until(lambda: (bench.directory / "held").exists(), "the new program")
+    instance.signal(signum)
+    (bench.directory / "go").touch()
+
+    assert instance.wait() in ((0,) if signum != signal.SIGQUIT else (0, 1))
+    assert instance.matches("all workers stopped; master exits")
+    assert not [pid for _, _, pid, _ in begun(bench) if alive(int(pid))]
+
+
+def test_stop_while_the_code_is_tried_out_ends_the_reload(bench: Bench) -> None:
+    """Nobody waits for an import that takes long."""
+    instance = start(bench)
+    bench.app("(here / 'trying').touch()\ntime.sleep(60)\n" + code("v2"))
+    instance.signal(signal.SIGHUP)
+    until(lambda: (bench.directory / "trying").exists(), "the check")
+    (checker,) = set(instance.workers()) - {int(pid) for _, _, pid, _ in begun(bench)}
+
+    assert instance.stop() == 0
+    assert not alive(checker)
+
+
+def test_code_that_fails_only_when_it_takes_over_leaves_the_workers_alone(bench: Bench) -> None:
+    """Checked, and bad all the same: workers go on, the log says so, nobody is replaced until code comes that is good."""
+    instance = start(bench)
+    before = pids(instance)
+    bench.app("if (here / 'tried').exists(): raise RuntimeError('gone')\n(here / 'tried').touch()\n" + code("v2"))
+    done = bench.run("reload", "shop:app")
+
+    assert done.returncode == 1
+    assert "RuntimeError" in done.stderr
+    (line,) = instance.matches("reload failed: .*")
+    assert "the workers go on with the code that they run, and nobody is replaced: mend it and reload again" in line[0]
+    assert pids(instance) == before
+    os.kill(instance.worker(2), signal.SIGKILL)
+    instance.await_log("cannot fork sell pin=2: there is no code to run: .*; trying again in")
+    bench.app(code("v3"))
+    assert bench.run("reload", "shop:app").returncode == 0
+    until(lambda: versions(bench) == dict.fromkeys("012", "v3"), "the good code")
+    assert instance.stop() == 0
+
+
+def test_on_start_that_raises_after_a_reload_leaves_the_workers_alone(bench: Bench) -> None:
+    """It cannot be tried out, so it is the one thing that may fail late: then there is no new code, either."""
+    instance = start(bench)
+    before = pids(instance)
+    bench.app(code("v2") + "\n@app.on_start\ndef bind():\n    raise OSError('address in use')\n")
+    done = bench.run("reload", "shop:app")
+
+    assert done.returncode == 1
+    assert "on_start function=bind raised OSError" in done.stderr
+    assert instance.matches("OSError: address in use")
+    assert pids(instance) == before
+    assert instance.stop() == 0
+
+
+def test_program_of_a_script_reloads_as_well(bench: Bench) -> None:
+    """`app.run()` under __main__: the whole script begins again, with its arguments."""
+    bench.app(code() + "\nif __name__ == '__main__':\n    assert sys.argv[1:] == ['--mine']\n    sys.exit(app.run())\n")
+    log = (bench.directory / "log").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "shop.py", "--mine"],
+        cwd=bench.directory,
+        stderr=log,
+        env={**os.environ, **runtime_in(bench.directory)},
+    )
+    try:
+        until(lambda: len(begun(bench)) == 3, "the workers")
+        bench.app(code("v2") + "\nif __name__ == '__main__':\n    sys.exit(app.run())\n")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: versions(bench) == dict.fromkeys("012", "v2"), "the new code")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+
+
+def test_environment_directory_and_mask_are_those_of_the_start(bench: Bench) -> None:
+    """What the first program has changed for itself is not handed on: no variable, no directory, no blocked signal."""
+    tell = """
+import json
+state = [os.getcwd(), os.environ.get("PYWORKERS_DEBUG"), os.environ.get("MINE"), sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))]
+with (here / "state").open("a") as out:
+    out.write(json.dumps(state) + "\\n")
+os.environ["MINE"] = "changed"
+os.chdir("/")
+"""
+    instance = start(bench, tell + code())
+    bench.app(tell + code("v2"))
+    bench.run("reload", "shop:app")
+    told = bench.read("state").splitlines()
+
+    # At the start, in the check, and in the program that takes over.
+    assert len(told) == 3
+    assert len(set(told)) == 1
+    assert instance.stop() == 0
+
+
+def test_spares_are_replaced_with_the_code(bench: Bench) -> None:
+    """No PIN is ever given to a spare that has warmed up with the old code."""
+    text = CODE.replace('here / "lock")', 'here / "lock", spares=1)')
+    instance = start(bench, code("v1", text))
+    instance.await_log(r"worker started sell spare=0 pid=\d+")
+    bench.app(code("v2", text))
+    assert bench.run("reload", "shop:app").returncode == 0
+    instance.await_log(r"worker started sell spare=0 pid=\d+", 2)
+    killed = pids(instance)[1]
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+
+    until(
+        lambda: [version for pin, version, *_ in begun(bench) if pin == "1"] == ["v1", "v2", "v2"], "the third of PIN 1"
+    )
+    assert instance.stop() == 0
+
+
+def test_daemon_reloads(bench: Bench) -> None:
+    """It detaches once, and its pid is what the lock file says, before and after."""
+    bench.app(code())
+    assert bench.run("shop:app", "--daemon", "--syslog=/no/such/socket").returncode == 0
+    until(lambda: len(begun(bench)) == 3, "the workers")
+    before = bench.read("lock")
+    bench.app(code("v2"))
+
+    assert bench.run("reload", "shop:app").returncode == 0
+    until(lambda: versions(bench) == dict.fromkeys("012", "v2"), "the new code")
+    assert bench.read("lock") == before
+    assert bench.run("stop", "shop:app").returncode == 0
+
+
+def test_many_reloads_leak_nothing_and_refuse_no_question(bench: Bench) -> None:
+    """Under a stream of questions and deaths: the same master, no PIN doubled, the same descriptors."""
+    reload_many(bench, 8)
+
+
+@pytest.mark.fire
+def test_two_hundred_reloads_leak_nothing_and_refuse_no_question(bench: Bench) -> None:
+    """The same, long enough for what grows by little."""
+    reload_many(bench, 200)
+
+
+def reload_many(bench: Bench, count: int) -> None:
+    instance = start(bench)
+    assert bench.run("reload", "shop:app").returncode == 0
+    before = descriptors(instance.pid)
+    asker = subprocess.Popen(
+        [sys.executable, "-c", ASKER, str(bench.directory)],
+        env={**os.environ, **runtime_in(bench.directory)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for number in range(count):
+            bench.app(code(f"v{number}"))
+            done = bench.run("reload", "shop:app")
+            assert (done.returncode, done.stderr) == (0, ""), number
+            assert set(versions(bench).values()) == {f"v{number}"}
+    finally:
+        (bench.directory / "enough").touch()
+        answers, _ = asker.communicate(timeout=20)
+    asked, failed = answers.split()
+
+    assert int(asked) > count
+    assert failed == "0"
+    assert until(lambda: descriptors(instance.pid) == before, "the same descriptors")
+    holders = [line for line in begun(bench) if alive(int(line[2]))]
+    assert sorted(pin for pin, *_ in holders) == ["0", "1", "2"]
+    assert instance.stop() == 0
+
+
+ASKER = """
+import sys, time
+from pathlib import Path
+from pyworkers._client.find import find
+from pyworkers._client.wire import Wire
+here = Path(sys.argv[1])
+asked = failed = 0
+wire = Wire(find("shop:app", None))
+while not (here / "enough").exists():
+    asked += 1
+    try:
+        wire.ask("status")
+        other = Wire(find("shop:app", None))
+        other.ask("status")
+        other.close()
+    except Exception as error:
+        failed += 1
+        print(error, file=sys.stderr)
+    time.sleep(0.01)
+print(asked, failed)
+"""
