@@ -78,12 +78,15 @@ class Journal:
 
     Attributes:
         sink: What takes the lines.
-        who: The handler and the PIN of this worker; None for the PIN of a spare, and altogether in the master.
+        handler: The handler of this worker; None in the master.
+        pin: Its PIN; None for a spare.
     """
 
     def __init__(self, sink: Sink, threshold: int = INFO) -> None:
         self.sink = sink
-        self.who: tuple[str, int | None] | None = None
+        # Two attributes and no pair: a worker sets them right after its fork, where to make an object costs pages.
+        self.handler: str | None = None
+        self.pin: int | None = None
         self._threshold = threshold
         self._logger: logging.Logger | None = None
         self._handler: logging.Handler | None = None
@@ -100,9 +103,8 @@ class Journal:
     def put(self, level: int, text: str) -> None:
         """Hand a text to the sink, line by line."""
         prefix = ""
-        if self.who is not None:
-            handler, pin = self.who
-            prefix = f"{handler} spare: " if pin is None else f"{handler} pin={pin}: "
+        if self.handler is not None:
+            prefix = f"{self.handler} spare: " if self.pin is None else f"{self.handler} pin={self.pin}: "
         for line in text.split("\n"):
             self.sink.emit(level, prefix + line)
 

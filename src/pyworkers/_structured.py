@@ -105,7 +105,7 @@ class JsonJournal(Journal):
 
     def put_fields(self, level: int, text: str, extra: Mapping[str, object]) -> None:
         """Hand a text with further fields to the sink."""
-        who = {} if self.who is None else dict(zip(("handler", "pin"), self.who, strict=True))
+        who = {} if self.handler is None else {"handler": self.handler, "pin": self.pin}
         about: Mapping[str, object] = self._structure.explain(text.about) if isinstance(text, Line) else {}
         self.sink.emit(level, self._structure.line(level, text, {**who, **about}, extra))
 

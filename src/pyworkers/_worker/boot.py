@@ -87,7 +87,7 @@ def run_worker(job: Job, assignment: Assignment, up: bytes, inheritance: Inherit
     """
     if (refusal := _become_worker(job, -1, inheritance)) is not None:
         return refusal
-    job.journal.who = (job.handler_name, assignment.pin)
+    job.journal.handler, job.journal.pin = job.handler_name, assignment.pin
     if inheritance.set_title is not None or inheritance.output is not None:
         _show(job, assignment.pin, inheritance)
     signals.unblock(inheritance.mask)
@@ -101,7 +101,7 @@ def run_spare(job: Job, desk: int, up: bytes, inheritance: Inheritance) -> int:
     """Live as a spare until its assignment is read from the `desk`, then as a worker, and return the exit code."""
     if (refusal := _become_worker(job, desk, inheritance)) is not None:
         return refusal
-    job.journal.who = (job.handler_name, None)
+    job.journal.handler = job.handler_name
     _show(job, None, inheritance)
     signals.unblock(inheritance.mask)
     assignment: Assignment | None = None
@@ -198,7 +198,7 @@ def _take(job: Job, assignment: Assignment) -> bytes:
     """In a spare: do what the master does before it forks a worker, and return the record that says that it is up."""
     who = (assignment.pin, assignment.attempt)
     job.runtime.bind(job.binding, who, assignment)
-    job.journal.who = (job.handler_name, assignment.pin)
+    job.journal.handler, job.journal.pin = job.handler_name, assignment.pin
     os.environ[PIN_VARIABLE] = str(assignment.pin)
     return Told(*who, Word.UP).packed()
 
@@ -220,10 +220,10 @@ def _rehearse(job: Job) -> None:
     death of a worker to the handler of the next.
     """
     assignment = Assignment.unpacked(Assignment(Pin(0), Attempt(0), 0, 0, None).packed())
-    who, spare = job.journal.who, job.runtime.who
+    spare = job.runtime.who
     _take(job, assignment)
     del os.environ[PIN_VARIABLE]
-    job.journal.who = who
+    job.journal.pin = None
     job.runtime.place.leave()
     job.runtime.bind(job.binding, spare, None)
 
