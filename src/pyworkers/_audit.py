@@ -20,7 +20,7 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 TYPE_CHECKING = False
@@ -58,15 +58,16 @@ _name_of: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 _mro_of: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 
 
-def findings(syslog: str | None = None) -> list[str]:
+def findings(syslog: str | None = None, own: Container[int] = ()) -> list[str]:
     """Return what is not safe to share with the workers, a line each, in a fixed order; empty where all is well.
 
     To be called in the main thread. It takes some milliseconds; where C libraries have threads, `FAREWELL_S` more.
 
     Args:
         syslog: The address that this instance logs to, a socket's path or HOST:PORT for UDP: no finding.
+        own: Descriptors that are no finding either.
     """
-    files = _files()
+    files = {descriptor: status for descriptor, status in _files().items() if descriptor not in own}
     found = (*_threads(), *_c_threads(), *_sockets(files, syslog), *_databases(files), *_generators(), *_numpy_state())
     return ["".join(char if char.isprintable() else ascii(char)[1:-1] for char in line) for line in found]
 

@@ -237,12 +237,11 @@ class Instance:
                 for function in self._declaration.on_start:
                     function()
         except Interrupted as stop:
-            why = process.signal_name(stop.signum)
-            self._log(WARNING, f"stopped in on_start function={name_of(function)} reason={why}")
-            if not has_workers:
-                return ExitCode.OK
-            self._broken = "on_start was stopped"
-            os.kill(os.getpid(), stop.signum)
+            if function is not None:
+                why = process.signal_name(stop.signum)
+                self._log(WARNING, f"stopped in on_start function={name_of(function)} reason={why}")
+            # The loop finds the same signal, and stops the workers.
+            return None if has_workers else ExitCode.OK
         except (Exception, SystemExit) as error:  # noqa: BLE001  (the user's code may raise what it likes)
             what = f"on_start function={name_of(function)} raised"
             self._log(ERROR, what if has_workers else f"{what}; nothing was started", error)
@@ -262,7 +261,9 @@ class Instance:
 
     def _audited(self) -> bool:
         """Warn about what all workers would share, and return whether there is anything."""
-        found = _audit.findings(self._plan.run.syslog)
+        left = self._begin.inherited
+        kept = () if left is None else left.kept.numbers(left.lines)
+        found = _audit.findings(self._plan.run.syslog, kept)
         for finding in found:
             self._log(WARNING, f"fork-safety: {finding}")
         return bool(found)

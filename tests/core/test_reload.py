@@ -117,6 +117,8 @@ def test_roll_halts_at_the_first_pin_that_does_not_come_up(comes_up: bool) -> No
     effects = stage.exit(Exited(1), 0)
 
     assert effects[-1] == m.RollHalted(Pin(0), 2)
+    stage.advance(60.0)
+    assert not only(stage.exit(Exited(1), 0), m.RollHalted)
     stage.advance(3600.0)
     assert live(stage) == {0: live(stage)[0], 1: 1, 2: 1}
     assert not acts(stage, 1)

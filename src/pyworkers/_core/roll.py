@@ -78,7 +78,7 @@ class Roll:
         """Take the end of a worker, and return whether the roll halts at it: new code that has failed, unasked."""
         pin, state = ended.pin, self._slots[ended.pin].state
         new = pin in self._stale and pin not in self._waiting and ended.attempt > self._stale[pin]
-        if not new or self.left_count == 0 or ended.purpose not in (None, Purpose.HANG):
+        if self.halted is not None or not new or self.left_count == 0 or ended.purpose not in (None, Purpose.HANG):
             return False
         young = pin == self.current or ended.lifetime_s < policy.SHORT_LIFE_S
         if not young or not isinstance(state, Backoff | Failed):

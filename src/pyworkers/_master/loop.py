@@ -74,6 +74,8 @@ class Loop:
                 reload.take_over()
             if self._finish is not None and self._executor.notices.idle:
                 self._executor.report_untold()
+                if reload is not None:
+                    reload.close()
                 return self._finish.exit_code
             for helper in self._helpers:
                 helper.attend(self._kernel.now())

@@ -38,6 +38,10 @@ class Prober(Protocol):
         """Send a signal to a child."""
         ...
 
+    def await_end(self, pid: Pid) -> None:
+        """Wait until a process is gone that was sent a KILL, and reap it; not for long, whatever holds it up."""
+        ...
+
 
 @record
 class Means:
@@ -133,6 +137,12 @@ class Reload:
             self._means.become()
         except OSError as error:
             self._refuse(f"cannot execute the new program: {error.strerror}")
+
+    def close(self) -> None:
+        """At the end of the loop: leave nobody behind who tries out code that nobody wants."""
+        if self.checking is not None:
+            self._kernel.send(self.checking, signal.SIGKILL)
+            self._kernel.await_end(self.checking)
 
     def rolled(self, how: m.RollEnded | m.RollHalted) -> None:
         """Take the end of the replacement of the workers."""
