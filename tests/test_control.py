@@ -211,6 +211,21 @@ def test_two_instances_of_one_app_are_told_apart(bench: Bench) -> None:
     assert status(bench, "--lock-file", "other")["pid"] == second.pid
 
 
+def test_app_of_another_directory_is_looked_at_and_not_touched(bench: Bench) -> None:
+    """An import string there may be another app: status says what runs, stop wants to hear which one is meant."""
+    instance = bench.start(CRAWL)
+    await_status(bench, 0)
+    elsewhere = Bench(bench.directory / "elsewhere")
+    elsewhere.directory.mkdir()
+    environment = {"XDG_RUNTIME_DIR": str(bench.directory / ".runtime")}
+
+    assert elsewhere.run("status", "shop:app", env=environment).returncode == 0
+    refused = elsewhere.run("stop", "shop:app", env=environment)
+    assert refused.returncode == 4
+    assert f"but in {bench.directory}, pid={instance.pid}" in refused.stderr
+    assert elsewhere.run("stop", "shop", env=environment).returncode == 0
+
+
 def test_dead_master_is_told_of(bench: Bench) -> None:
     """After SIGKILL of the master: not running, since when it ran, and which of its workers hold the lock."""
     instance = bench.start(
@@ -582,3 +597,11 @@ except (PermissionError, BrokenPipeError, ConnectionResetError) as error:
     assert b'"ok":true' in connection.recv(1000)
     connection.close()
     os.close(directory)
+
+
+@pytest.mark.parametrize("text", ["plain", 'quo"te\\', "tab\t", "Größe", "\U0001f600 \U0010ffff", "\udcff", ""])
+def test_entry_is_json_whatever_a_name_holds(text: str) -> None:
+    """Written without `json`, read with it."""
+    assert json.loads(rendezvous._object({"name": text, "app": None, "pid": 3, "started": 1.5})) == {
+        "name": text, "app": None, "pid": 3, "started": 1.5,
+    }  # fmt: skip

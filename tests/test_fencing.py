@@ -445,7 +445,7 @@ def test_long_unit_is_cut_between_two_characters(bench: Bench, lead: str) -> Non
 
 def test_every_cut_of_a_label_leaves_whole_characters() -> None:
     """In the shared cell itself, whatever stands at the edge, a surrogate that UTF-8 has no form for included."""
-    cells = Cells(1, 1)
+    cells = Cells(2)
     for character in "xä€🙂\ud800":
         for lead in range(LABEL_MAX - 5, LABEL_MAX + 2):
             label = "." * lead + character * 3

@@ -21,6 +21,9 @@ from benchmarks.micro import checkpoint_in_worker_ns, import_ms
 from benchmarks.peers import conditions, machine, say
 from benchmarks.table import percentile, rendered
 from benchmarks.verdict import HEADINGS, Row, checkpoint_budget
+from pyworkers._client.find import read
+from pyworkers._client.wire import Wire
+from pyworkers._posix import rendezvous
 
 SMALL = 100
 PRELOAD_MB = 200
@@ -68,6 +71,7 @@ def run(arena: Arena, given: argparse.Namespace) -> None:
         *_large_rows(found, given.large),
         *_small_rows(found),
         *_hang_rows(found, given.large),
+        *_status_rows(found, given.large),
     ]
     rows += _memory_rows(found)
     if given.many:
@@ -99,6 +103,7 @@ def _measure_once(arena: Arena, found: Findings, given: argparse.Namespace) -> N
     for timeout_s in (0, *HANG_TIMEOUTS_S[-1:]):
         _tried(found, f"checkpoint, hang_timeout={timeout_s}", lambda timeout_s=timeout_s: _checkpoint(timeout_s))
     _tried(found, "import", lambda: {"ms": [import_ms(15)]})
+    _tried(found, f"status of {given.large}", lambda: _status(arena, given.large))
     for timeout_s in HANG_TIMEOUTS_S:
         _tried(found, f"hang_timeout={timeout_s}", lambda timeout_s=timeout_s: _watched(arena, given.large, timeout_s))
     if given.many:
@@ -114,6 +119,27 @@ def _tried(found: Findings, key: str, measured: Callable[[], Figures]) -> None:
     except (Overdue, OSError, subprocess.SubprocessError) as error:
         failure = str(error)
     _progress(key, began, failure)
+
+
+def _status(arena: Arena, count: int) -> Figures:
+    """Return how long a script waits for the status of so many PINs, and how long `json` takes for the same text."""
+    with launched(arena, OURS, count) as match:
+        match.reports(count)
+        (entry,) = [path for path in rendezvous.entries() if path.endswith(f"/{match.process.pid}.json")]
+        wire = Wire(read(entry))
+        try:
+            # The first one loads what it takes.
+            reply = wire.ask("status")
+            asked = [_ms(lambda: wire.ask("status")) for _ in range(20)]
+        finally:
+            wire.close()
+        return {"ms": asked, "yardstick ms": [_ms(lambda: json.loads(json.dumps(reply))) for _ in range(20)]}
+
+
+def _ms(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
+    return (time.perf_counter() - began) * 1e3
 
 
 def _checkpoint(timeout_s: float) -> Figures:
@@ -207,6 +233,15 @@ def _hang_rows(found: Findings, count: int) -> list[Row]:
     return [
         Row(f"idle, {count} PINs, {key}, % of a core", found.get(key, "idle CPU %"), 1.0)
         for key in (f"hang_timeout={timeout_s}" for timeout_s in HANG_TIMEOUTS_S)
+    ]
+
+
+def _status_rows(found: Findings, count: int) -> list[Row]:
+    key = f"status of {count}"
+    value, yardstick = found.get(key, "ms"), found.get(key, "yardstick ms")
+    return [
+        Row(f"{key} PINs, ms", value, 50.0),
+        Row(f"{key} PINs, by json of the same text, ms", value, None, yardstick),
     ]
 
 

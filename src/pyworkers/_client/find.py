@@ -34,8 +34,14 @@ class Found:
     alive: bool
 
 
-def find(target: str | None, lock_file: str | None) -> Found:
+def find(target: str | None, lock_file: str | None, *, anywhere: bool = True) -> Found:
     """Return the one running instance of that app, name or lock file.
+
+    Args:
+        target: An import string, which is preferred in this directory, or a name.
+        lock_file: Names the instance without a target.
+        anywhere: Whether an import string may mean the app of that name in another directory, which is another app
+            perhaps: good enough to look at it, and not to stop it.
 
     Raises:
         UsageError: There are several.
@@ -44,6 +50,11 @@ def find(target: str | None, lock_file: str | None) -> Found:
     candidates = _candidates(target, lock_file)
     alive = [found for found in candidates if found.alive]
     here = [found for found in alive if found.directory == os.getcwd()]
+    if not (here or anywhere) and alive and alive[0].app == target:
+        raise NotRunningError(
+            f"{target} is not running in this directory, but in {alive[0].directory}, pid={alive[0].pid}:"
+            " go there, or say which by its name or --lock-file"
+        )
     alive = here or alive
     if len(alive) == 1:
         return alive[0]
@@ -88,8 +99,7 @@ def read(path: str) -> Found:
     """Return what an entry tells.
 
     Raises:
-        OSError: There is none.
-        ValueError, KeyError, TypeError: It is no entry.
+        OSError, ValueError, KeyError, TypeError: It is none, or none any more.
     """
     with open(path, encoding="utf-8") as file:
         entry = json.load(file)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MARGIN_S = 5.0
 """Beyond what the master promises: hooks at its end, and a machine under load."""
 
+CHANGING = ("stop", "restart", "scale")
+"""Verbs after which something is not as it was."""
+
 POLL_S = 0.05
 """Between two looks at whether what was asked for has come about."""
 
@@ -44,7 +47,7 @@ def main(verb: str, arguments: Sequence[str], parser: argparse.ArgumentParser) -
     if parsed.app is None and parsed.lock_file is None:
         raise UsageError(f"{verb} needs the app, such as crawler:app, or its --lock-file")
     try:
-        wire = Wire(find(parsed.app, parsed.lock_file))
+        wire = Wire(find(parsed.app, parsed.lock_file, anywhere=verb not in CHANGING))
         try:
             return VERBS[verb](wire, parsed)
         finally:

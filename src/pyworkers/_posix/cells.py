@@ -10,6 +10,7 @@ with those. It also outlives an execve(2) of the master, which a mapping does no
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -45,21 +46,31 @@ class Cells:
     """
 
     def __init__(self, seats: int, file: int | None = None) -> None:
-        self._file = _unnamed_file() if file is None else file
+        made = _unnamed_file() if file is None else file
+        self._file: int | None = made
         try:
             self._memory = self._mapped(seats)
-        except BaseException:
-            os.close(self._file)
-            raise
+        except OSError:
+            # setrlimit(2), RLIMIT_FSIZE: also such a file may be too large. Then what there is has to do.
+            os.close(made)
+            self._file = None
+            self._memory = mmap.mmap(-1, seats * CELL_SIZE)
 
     def fileno(self) -> int:
-        """Return the descriptor of the file."""
+        """Return the descriptor of the file.
+
+        Raises:
+            OSError: There is none: no file may be so large here.
+        """
+        if self._file is None:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         return self._file
 
     def close(self) -> None:
         """In the master, at the end."""
         self._memory.close()
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
 
     def grow(self, seats: int) -> None:
         """Have cells for so many seats, at the least; what there is stays where it is.
@@ -75,6 +86,8 @@ class Cells:
 
     def _mapped(self, seats: int) -> mmap.mmap:
         size = -(-(seats * CELL_SIZE) // mmap.PAGESIZE) * mmap.PAGESIZE
+        if self._file is None:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         # Never shrunk: whoever has mapped more would be ended by SIGBUS.
         if size > os.fstat(self._file).st_size:
             os.ftruncate(self._file, size)

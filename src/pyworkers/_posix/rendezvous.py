@@ -104,8 +104,9 @@ def announce(presence: Presence, socket: str) -> str:
     }
     path = os.path.join(directory, f"{pid}.json")
     draft = f"{path}.new"
-    with open(draft, "w", encoding="ascii") as file:
-        file.write(f"{head}, {_object(rest)[1:]}\n")
+    # Bytes: the codec of a text file may be still to be loaded, and no descriptor left for that.
+    with open(draft, "wb") as file:
+        file.write(f"{head}, {_object(rest)[1:]}\n".encode())
     os.replace(draft, path)
     return path
 
@@ -127,8 +128,8 @@ def _entries(directory: str) -> list[str]:
 
 
 def _remove_stale(path: str, head: str) -> None:
-    with open(path, encoding="ascii") as file:
-        text = file.read(65536)
+    with open(path, "rb") as file:
+        text = file.read(65536).decode()
     ticks = re.search(r'"ticks": (\d+)}', text)
     pid = int(os.path.basename(path).partition(".")[0])
     if not text.startswith(head) or ticks is None or is_alive(pid, int(ticks[1])):
@@ -150,16 +151,15 @@ def _value(value: str | float | None) -> str:
 
 
 def _quoted(text: str) -> str:
-    return '"' + "".join(map(_escaped, text)) + '"'
+    return f'"{"".join(map(_escaped, text))}"'
 
 
 def _escaped(char: str) -> str:
     code = ord(char)
     if 32 <= code < 127 and char not in '"\\':
         return char
-    # RFC 8259, section 7: beyond the first plane as two surrogates. Not by way of a codec, which would have to be
-    # loaded now, perhaps by a user who may not read it.
-    if code > 0xFFFF:
-        code -= 0x10000
-        return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
-    return f"\\u{code:04x}"
+    if code < 0x10000:
+        # Also a lone surrogate, which is a byte of a file's name (PEP 383).
+        return f"\\u{code:04x}"
+    # RFC 8259, section 7: beyond the first plane as two. No codec does it, for that may be still to be loaded.
+    return f"\\u{0xD7C0 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
