@@ -54,7 +54,8 @@ ROOMS: dict[str, set[str]] = {
         "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors", "_presence",
         "_beside", "_origin", "_readiness", "_reloading", "_roster", "_surroundings",
     },
-    "_beside": {"_logs", "_plan", "_worker", "_metering", "_printer", "_reloading"},
+    "_beside": {"_logs", "_master", "_plan", "_worker", "_metering", "_printer", "_reloading"},
+    "_watcher": set(),
     "_origin": {"_core.records", "_posix", "_succession"},
     "_reloading": {"_assembly", "_core", "_logs", "_master", "_posix", "_presence", "_roster", "_succession"},
     "_succession": {"_core", "_master", "_plan", "_posix", "_reloading", "_roster", "_settings", "app", "errors"},
@@ -160,7 +161,7 @@ def test_core_knows_no_operating_system(module: str) -> None:
     assert foreign <= CORE_STDLIB
 
 
-EXTRAS = {"_metrics.py": {"prometheus_client"}}
+EXTRAS = {"_metrics.py": {"prometheus_client"}, "_watcher.py": {"watchfiles"}}
 """What is the program of a helper may import what an extra brings."""
 
 

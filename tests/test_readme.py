@@ -41,7 +41,7 @@ TO_THE_END = {"pins": 8, "hooks": 2, "shared": 2}
 OWN_TESTS = {"crawler", "script", "failing", "watch", "warm", "pages"}
 """Programs that other tests below run."""
 
-COMMAND_LINE = {"check", "pyworkers", "status"}
+COMMAND_LINE = {"check", "pyworkers", "reload", "status"}
 """What the table of needs names beside options and methods."""
 
 UNIT_TESTS = {"test_crawler": 3}
@@ -100,7 +100,7 @@ def test_every_block_has_a_rule() -> None:
     assert README.count("\n```") == 2 * len(BLOCKS)
     assert len(PROGRAMS) == sum(kind == "python" for kind, _ in BLOCKS)
     assert len(LOGS) == sum(kind == "log" for kind, _ in BLOCKS)
-    assert set(LOGS) == {"crawler", "failing", "watch", "warm", "pages", "shared"}
+    assert set(LOGS) == {"crawler", "failing", "watch", "warm", "pages", "shared", "units"}
     assert set(PROGRAMS) == {*UNTIL_TERM, *TO_THE_END, *UNIT_TESTS, *OWN_TESTS}
 
 
@@ -480,16 +480,16 @@ def test_table_of_verbs_names_every_verb() -> None:
     assert set(named) == set(OPERATIONS)
 
 
-def test_signals_that_this_version_ignores(bench: Bench) -> None:
-    """They are logged, and change nothing."""
-    assert ["HUP", "logged and ignored"] in rows("To the master:")
-    instance = start(bench, "crawler:app")
-    instance.await_log("worker started", 4)
+def test_hup_reloads(bench: Bench) -> None:
+    """One PIN after the other, and the log says so."""
+    instance = start(bench, "units:app")
+    instance.await_log("worker started", 2)
+    until(lambda: [row.unit for row in instance.status()] == ["entry 2"] * 2, "both at work")
 
     instance.signal(signal.SIGHUP)
-    instance.await_log("signal ignored signal=SIGHUP")
+    instance.await_log("reload complete")
 
-    assert len(instance.workers()) == 4
+    assert_promised(instance, LOGS["units"])
     assert instance.stop() == 0
 
 

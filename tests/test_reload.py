@@ -371,7 +371,7 @@ def reload_many(bench: Bench, count: int) -> None:
             bench.app(code(f"v{number}"))
             done = bench.run("reload", "shop:app")
             assert (done.returncode, done.stderr) == (0, ""), number
-            assert set(versions(bench).values()) == {f"v{number}"}
+            until(lambda number=number: set(versions(bench).values()) == {f"v{number}"}, "the new code")
     finally:
         (bench.directory / "enough").touch()
         answers, _ = asker.communicate(timeout=20)
@@ -406,3 +406,18 @@ while not (here / "enough").exists():
     time.sleep(0.01)
 print(asked, failed)
 """
+
+
+def test_files_are_watched_for_development(bench: Bench) -> None:
+    """`--reload`: a file that is written is a reload, and the watcher leaves with the master, however that ends."""
+    instance = start(bench, None, "--reload")
+    (watcher,) = instance.await_log(r"file watcher started directory=\S+ pid=(\d+)")
+    # inotify(7) has to be set up before a change can be seen.
+    until(lambda: "inotify" in " ".join(descriptors(int(watcher[1]))), "the watch")
+    bench.app(code("v2"))
+    instance.await_log("reload complete")
+    until(lambda: versions(bench) == dict.fromkeys("012", "v2"), "the new code")
+    (_, second) = instance.await_log(r"file watcher started directory=\S+ pid=(\d+)", 2)
+    assert not alive(int(watcher[1]))
+    os.kill(instance.pid, signal.SIGKILL)
+    until(lambda: not alive(int(second[1])), "the end of the watcher")

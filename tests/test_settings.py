@@ -184,6 +184,8 @@ GOOD_AS_TEXT: list[tuple[str, str, object]] = [
     ("metrics_address", "[::1]:9100", "[::1]:9100"),
     ("metrics_address", ":65535", ":65535"),
     ("metrics_address", "off", None),
+    ("reload", "1", True),
+    ("reload", "0", False),
     ("notify_fd", "3", 3),
     ("notify_fd", "off", None),
     ("log_format", "text", "text"),
@@ -228,6 +230,7 @@ BAD_AS_TEXT: list[tuple[str, str]] = [
         for text in ("", "9100", ":", ":0", ":65536", "a b:1", "::1:9100", "[::1]", "h:x", "é:1")
     ),
     *(("notify_fd", text) for text in ("", "0", "2", "-3", "+3", "3.0", "1_0", "\u0663", "stderr", "9" * 5000)),
+    *(("reload", text) for text in ("", "2", "always")),
     *(("log_format", text) for text in ("", "JSON", "yaml", "off")),
     *(("prefix_output", text) for text in ("", "2", "colour")),
     *(
@@ -360,6 +363,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         syslog=None,
         daemon=False,
         metrics_address=None,
+        reload=False,
         notify_fd=None,
         log_format="text",
     )
@@ -370,6 +374,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "stop_timeout": 8.0, "cooperative": None, "hang_timeout": None, "max_runtime": None, "max_rss": None,
         "kill_group": True, "group": None, "strategy": "one", "spares": 0,
         "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False, "metrics_address": None,
+        "reload": False,
         "notify_fd": None, "log_format": "text", "prefix_output": False, "user": None,
         "unix_group": None, "umask": None,
     }  # fmt: skip
@@ -439,6 +444,7 @@ PRECEDENCE: dict[str, tuple[Any, str, str, Any]] = {
     "syslog": (None, "/variable", "/flag", None),
     "daemon": (None, "1", "0", None),
     "metrics_address": (None, ":9100", ":9101", None),
+    "reload": (None, "1", "0", None),
     "notify_fd": (None, "3", "4", None),
     "log_format": (None, "json", "text", None),
     "prefix_output": (None, "1", "0", None),

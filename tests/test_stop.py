@@ -466,7 +466,7 @@ def test_usr1_to_the_master_reaches_every_worker(bench: Bench) -> None:
     assert master.stop() == 0
 
 
-@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT])
+@pytest.mark.parametrize("signum", [signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT])
 def test_signal_without_a_meaning_is_harmless(bench: Bench, signum: signal.Signals) -> None:
     """What the master has no use for does not end it, and it says so."""
     master = run_on(bench, "(here / 'up').touch()\napp.sleep(3600)")
@@ -474,7 +474,7 @@ def test_signal_without_a_meaning_is_harmless(bench: Bench, signum: signal.Signa
     master.signal(signum)
 
     if signum is not signal.SIGCONT:
-        master.await_log(f"(signal ignored signal|refused reason)={signum.name}")
+        master.await_log(f"refused reason={signum.name}")
     assert master.stop() == 0
     assert len(master.started(0)) == 1
 

@@ -242,7 +242,7 @@ SEAT = Seat("sell", 77, Trace("page 4", 4, 100))  # type: ignore[arg-type]
             ),
             SEAT,
             {
-                "event": "worker_ended", "handler": "sell", "pid": 77, "pin": 1, "attempt": 2, "exit": 41, "after": 5.25,
+                "event": "worker_ended", "handler": "sell", "pid": 77, "pin": 1, "attempt": 2, "exit": 41, "after": 5.25, "short_lives": 0, "restart_count": 0,
                 "follows": "respawn", "delay": 0.5, "is_failure": True, "cause": "exit=41", "unit": "page 4", "done": 4,
                 "total": 100,
             },
@@ -255,7 +255,7 @@ SEAT = Seat("sell", 77, Trace("page 4", 4, 100))  # type: ignore[arg-type]
             Seat("sell", None),
             {
                 "event": "worker_ended", "handler": "sell", "pid": None, "pin": 1, "attempt": 2, "signal": "SIGKILL",
-                "after": 1.0, "follows": "failed", "because": "intensity", "purpose": "hang", "is_failure": False,
+                "after": 1.0, "short_lives": 0, "restart_count": 0, "follows": "failed", "because": "intensity", "purpose": "hang", "is_failure": False,
                 "cause": "hang",
             },
         ),
@@ -264,7 +264,7 @@ SEAT = Seat("sell", 77, Trace("page 4", 4, 100))  # type: ignore[arg-type]
             Seat("sell", 5, oom=True),
             {
                 "event": "worker_ended", "handler": "sell", "pid": 5, "spare": 0, "attempt": 1, "status": "Vanished()",
-                "after": 1.0, "follows": "stopped", "is_failure": False, "cause": "oom-kill",
+                "after": 1.0, "short_lives": 0, "restart_count": 0, "follows": "stopped", "is_failure": False, "cause": "oom-kill",
             },
         ),
         (

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 
-from pyworkers._beside import metrics_served, printing
+from pyworkers._beside import helpers, printing
 from pyworkers._core.heir import Heir
 from pyworkers._core.records import record
 from pyworkers._core.standing import standing_of
@@ -128,8 +128,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
         works = Works(parts, roster, channel, dumps, reception, kernel, core, executor, loop, started_at)
         if reception.listener is not None:
             stack.callback(_answer(works, reception.listener, inheritance.connections).close)
-        if decided.run.metrics_address is not None:
-            stack.enter_context(metrics_served(works, inheritance))
+        stack.enter_context(helpers(works, inheritance))
         executor.reload = reloading(works, notifier)
         yield loop
 

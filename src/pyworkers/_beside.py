@@ -1,4 +1,4 @@
-"""What runs beside the workers where somebody asks for it: what prints their output, and what serves the metrics.
+"""What runs beside the workers where somebody asks for it: it prints their output, serves metrics, watches files.
 
 Composition, like `_assembly`. Nothing of it is loaded where it is not asked for.
 """
@@ -6,11 +6,13 @@ Composition, like `_assembly`. Nothing of it is loaded where it is not asked for
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Generator, Sequence
 
 from pyworkers._logs import WARNING
 from pyworkers._plan import Plan
+from pyworkers._worker import prologue
 from pyworkers._worker.prologue import Inheritance
 
 TYPE_CHECKING = False
@@ -37,7 +39,36 @@ def printing(decided: Plan, handlers: Sequence[str]) -> Generator[Helper | None]
 
 
 @contextlib.contextmanager
-def metrics_served(works: Works, inheritance: Inheritance) -> Generator[None]:
+def helpers(works: Works, inheritance: Inheritance) -> Generator[None]:
+    """Let the loop keep the helpers that somebody asks for."""
+    run = works.parts.plan.run
+    with contextlib.ExitStack() as stack:
+        if run.metrics_address is not None:
+            stack.enter_context(_metrics_served(works, inheritance))
+        if run.reload:
+            stack.enter_context(_files_watched(works, inheritance))
+        yield
+
+
+@contextlib.contextmanager
+def _files_watched(works: Works, inheritance: Inheritance) -> Generator[None]:
+    """Let the loop keep the helper that watches the files of the app, and asks for a reload when one changes."""
+    from pyworkers._master.helper import Helper
+
+    directory, calls = works.parts.begin.origin.directory, prologue.notice_calls(inheritance)
+    arguments = (calls, inheritance, "pyworkers._watcher", str(os.getpid()), directory)
+    main = functools.partial(prologue.run_program, *arguments)
+    where = f"directory={directory}"
+    helper = Helper("file watcher", where, works.kernel, main, lambda: None, works.parts.journal.write)
+    works.loop.keep(helper)
+    try:
+        yield
+    finally:
+        helper.close()
+
+
+@contextlib.contextmanager
+def _metrics_served(works: Works, inheritance: Inheritance) -> Generator[None]:
     """Let the loop keep the helper that serves the metrics, where there can be one."""
     from pyworkers._metering import Metering
 

@@ -151,6 +151,7 @@ class Instance:
                 if not quiet:
                     self._log(WARNING, f"already running: {held_by(self._lock, tenure)}")
                 return ExitCode.OK if run.if_running == "exit" else ExitCode.BUSY
+            self._generations = self._numbers(self._lock)
         if self._missing is not None:
             # Only now: cron mails what a second instance prints. A daemon has no stderr to fall back to.
             instead = "the daemon will have no log" if run.daemon else "logging to stderr"
@@ -191,7 +192,7 @@ class Instance:
             self._journal.sink = StderrSink(self._plan.instance.name, dress=self._dress)
 
     def _supervise(self, trapped: MasterSignals) -> int:
-        if self._lock is not None:
+        if self._lock is not None and self._begin.inherited is not None:
             self._generations = self._numbers(self._lock)
         # As process 1: left to us by what this process was before (execve(2)), so that nobody here waits for them.
         inherited = process.children() or frozenset()

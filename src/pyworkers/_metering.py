@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 
 from pyworkers._master.helper import Helper
 from pyworkers._master.needs import Kernel
-from pyworkers._posix import signals
 from pyworkers._posix.signals import Call
 from pyworkers._posix.tcp import Place
 from pyworkers._worker import prologue
@@ -59,12 +57,5 @@ def _main(place: Place, arguments: tuple[str, ...], calls: Sequence[Call], inher
     """In the child: become another program, which shares nothing with the master but the socket and the log's end."""
     # A copy, since the original is closed with what every child has to close.
     listener = os.dup(place.listen())
-    if not prologue.settle_in(calls, inheritance):
-        return 0
     os.set_inheritable(listener, True)
-    signals.unblock(inheritance.mask)
-    # It finds what the master finds, however that came to its path.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "pyworkers._metrics", str(listener), *arguments]
-    os.execve(sys.executable, command, environment)  # noqa: S606  (there is no shell to want)
-    raise AssertionError("execve(2) returns only by an error")
+    return prologue.run_program(calls, inheritance, "pyworkers._metrics", str(listener), *arguments)

@@ -143,6 +143,10 @@ OPTIONS: Mapping[str, Option] = {
             "serve metrics for Prometheus there (needs pyworkers[metrics])",
         ),
         Option(
+            "reload", "run", v.parse_switch, v.check_flag, None,
+            "for development: reload when a Python file changes (needs pyworkers[reload])",
+        ),
+        Option(
             "notify_fd", "run", v.parse_descriptor, v.check_descriptor, "N",
             "write a newline to this descriptor when all are up, as s6 and dinit expect",
         ),

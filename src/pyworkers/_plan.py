@@ -104,6 +104,8 @@ def plan(declaration: Declaration, given: Mapping[str, object], only: int | None
     run = _settings.run_settings(values)
     if run.metrics_address is not None:
         _require("prometheus_client", "--metrics-address", "metrics")
+    if run.reload:
+        _require("watchfiles", "--reload", "reload")
     return Plan(instance, run, assignment, workers, scalable)
 
 

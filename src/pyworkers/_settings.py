@@ -99,6 +99,8 @@ class RunSettings:
     daemon: bool = False
     # Off, and no address by default: a port is the administrator's to give away.
     metrics_address: str | None = None
+    # Off: for development, as with gunicorn and uvicorn; elsewhere whoever deploys says when.
+    reload: bool = False
     # s6 has no variable for it: only the command line of the service says which it is.
     notify_fd: int | None = None
     # For people; a collector of logs says so itself, as with gunicorn's and uvicorn's log configurations.

@@ -41,7 +41,8 @@ OPERATIONS = {
 
 _EPILOG = """\
 Signals to the master: TERM stops, workers leave at their next checkpoint; INT the same, a second INT kills at once;
-QUIT interrupts now and kills after 2 seconds; USR1 and USR2 go to every worker.
+QUIT interrupts now and kills after 2 seconds; HUP reloads; TTIN and TTOU add and remove a PIN of the handler without
+pins; USR1 and USR2 go to every worker.
 
 Exit codes: 0 all workers ended normally, or stopped gracefully; 1 a PIN has failed, a worker had to be interrupted or
 killed in a stop, or on_stop raised; 2 usage, a bad app, on_start raised, or strict has findings, and no worker was

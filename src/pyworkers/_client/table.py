@@ -33,6 +33,20 @@ def summary(status: Reply) -> str:
     return f"{status['name']}{app} {status['state']}, master pid {status['pid']}, up {since}: {up} of {wanted} up{done}"
 
 
+def reloaded(status: Reply) -> list[str]:
+    """Return the line that a reload is worth which has not ended well, or not at all."""
+    code = status["code"]
+    match None if code is None else code["reload"]:
+        case "halted":
+            return [f"the last reload halted at PIN {code['pin']}: {code['left']} others run the code of before it"]
+        case "rolling":
+            return [f"a reload is under way at PIN {code['pin']}: {code['done']} PINs have been replaced"]
+        case "failed":
+            return ["the last reload failed: workers run the code of before it, and none that ends is replaced"]
+        case _:
+            return []
+
+
 def progress(done: int | None, total: int | None) -> str:
     """Return how far `track` is."""
     if done is None:

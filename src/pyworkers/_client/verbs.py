@@ -124,7 +124,7 @@ def _status(wire: Wire, parsed: argparse.Namespace) -> int:
     elif parsed.openmetrics:
         sys.stdout.write(openmetrics.text(metrics.families(reply)))
     else:
-        _say("\n".join([table.summary(reply), *table.table(reply)]))
+        _say("\n".join([table.summary(reply), *table.reloaded(reply), *table.table(reply)]))
     return _code(reply)
 
 

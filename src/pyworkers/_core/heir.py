@@ -45,6 +45,9 @@ class Heir(Supervisor):
         legacy: What the one before it has left.
         rolling: Whether the workers with the old code are to be replaced; not where there is no new code after all.
         catch_all: As of any supervisor.
+
+    Attributes:
+        has_code: Whether there is new code.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Heir(Supervisor):
             group.go_on_waiting()
         stale = [(pin, left[pin].attempt) for pin in declared if pin in left and not is_spare(pin)]
         self._roll = Roll(self._slots, [(pin, n) for pin, n in stale if _is_to_follow(left[pin])] if rolling else ())
-        self._told = not rolling
+        self.has_code, self._told = rolling, not rolling
 
     @property
     def roll(self) -> Roll:

@@ -204,6 +204,7 @@ class Verbs:
             return None
         roll = self._core.roll
         how = "halted" if roll.halted is not None else "rolling" if roll.left_count else "complete"
+        how = how if self._core.has_code else "failed"
         pin = roll.current if roll.halted is None else roll.halted
         return {"reload": how, "pin": pin, "left": roll.left_count, "done": roll.done_count}
 

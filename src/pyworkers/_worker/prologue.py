@@ -96,6 +96,17 @@ def settle_in(calls: Sequence[Call], inheritance: Inheritance) -> bool:
     return os.getppid() == inheritance.master
 
 
+def run_program(calls: Sequence[Call], inheritance: Inheritance, module: str, *arguments: str) -> int:
+    """In a child that is no worker: become another program of ours; return only where the master is dead."""
+    if not settle_in(calls, inheritance):
+        return 0
+    signals.unblock(inheritance.mask)
+    # It finds what the master finds, however that came to its path.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)  # noqa: S606  (no shell is wanted)
+    raise AssertionError("execve(2) returns only by an error")
+
+
 def _exit_calls() -> Sequence[Call]:
     """Return the calls that make the exit functions of a child its own.
 
