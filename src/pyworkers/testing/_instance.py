@@ -98,6 +98,8 @@ class Instance:
         self.log_path = self._temporary / "log"
         own_runtime = self._temporary / "runtime"
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(own_runtime), **(env or {}), _MARK: self._mark}
+        # setproctitle's own: a title is not to be written over the environment, where the mark is looked for.
+        environment["SPT_NOENV"] = "1"
         try:
             own_runtime.mkdir(mode=0o700)
             if directory is None and source is None:
