@@ -14,6 +14,7 @@ from pyworkers._core import handover
 from pyworkers._core.handover import Codec, HandoverError, Legacy
 from pyworkers._core.heir import legacy_of
 from pyworkers._core.records import record
+from pyworkers._core.typed import cast
 from pyworkers._core.types import Pid, Pin, is_spare
 from pyworkers._master import estate
 from pyworkers._master.estate import Books, Line
@@ -26,8 +27,6 @@ from pyworkers.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pyworkers._reloading import Works
 
 
@@ -91,9 +90,10 @@ def read(data: bytes) -> Estate:
         UsageError: It is none of ours, or of a version that this one does not understand.
     """
     try:
-        document: Any = json.loads(data)
-        if not isinstance(document, dict) or "estate" not in document:
+        found = json.loads(data)
+        if not isinstance(found, dict) or "estate" not in found:
             raise HandoverError("expected an object with schema and estate")
+        document = cast("dict[str, object]", found)
         if document.get("schema") != CODEC.schema():
             raise UsageError(
                 "this version of pyworkers cannot take over from the one that runs: stop the instance and start it"

@@ -35,8 +35,8 @@ def summary(status: Reply) -> str:
 
 def reloaded(status: Reply) -> list[str]:
     """Return the line that a reload is worth which has not ended well, or not at all."""
-    code = status["code"]
-    match None if code is None else code["reload"]:
+    code: Reply = status["code"] or {"reload": "none"}
+    match code["reload"]:
         case "halted":
             return [f"the last reload halted at PIN {code['pin']}: {code['left']} others run the code of before it"]
         case "rolling":

@@ -55,7 +55,7 @@ def main(verb: str, arguments: Sequence[str], parser: argparse.ArgumentParser) -
     except NotRunningError as error:
         if verb == "status" and parsed.openmetrics:
             # That it does not run is what some are waiting to be told.
-            sys.stdout.write(openmetrics.text(metrics.absent(parsed.app or parsed.lock_file)))
+            sys.stdout.write(openmetrics.text(metrics.absent(str(parsed.app or parsed.lock_file))))
         return _tell(error, ExitCode.NOT_RUNNING)
     except RefusedError as error:
         return _tell(error, ExitCode.FAILED)

@@ -110,9 +110,11 @@ class Codec:
         """
         if plain is None or isinstance(plain, bool | int | float | str):
             return plain
-        if not isinstance(plain, list) or not plain:
-            raise HandoverError(f"expected a plain value or a list that begins with a kind, got {t.shown(plain)}")
-        name, *parts = cast(list[object], plain)
+        parts = cast(list[object], plain) if isinstance(plain, list) else []
+        if not parts:
+            whole: object = plain  # pyright: ignore[reportUnknownVariableType]
+            raise HandoverError(f"expected a plain value or a list that begins with a kind, got {t.shown(whole)}")
+        name, *parts = parts
         values = [self.unpack(part) for part in parts]
         if name == "tuple":
             return tuple(values)
