@@ -36,7 +36,7 @@ dice, path, count = random.Random(int(sys.argv[1])), sys.argv[2], int(sys.argv[3
 said = [b'{"v":1,"verb":"ping"}', b'{"v":1,"verb":"status"}', b'{"v":1,"verb":"stack","pin":0}']
 def message():
     data = bytearray(dice.choice(said))
-    if dice.random() < 0.2:
+    if dice.random() < 0.2 and b"stack" not in data:
         return bytes(data) + b"\\n"
     if dice.random() < 0.2:
         return dice.randbytes(dice.randint(1, 2000)) + b"\\n"
@@ -50,8 +50,9 @@ for _ in range(count):
             made = socket.socket(socket.AF_UNIX)
             made.settimeout(10)
             made.connect(path)
-        made.sendall(message())
-        if dice.random() < 0.5:
+        data = message()
+        made.sendall(data)
+        if dice.random() < 0.5 and data.endswith(b"\\n"):
             made.recv(65536)
         if dice.random() < 0.1:
             raise OSError
@@ -132,9 +133,6 @@ def test_supervision_goes_on_under_siege(bench: Bench) -> None:
         for attacker in attackers:
             assert attacker.wait(500) == 0
         assert descriptors(instance) < 64 + 20
-    print(
-        f"p50 {percentile(quiet, 0.5):.2f} {percentile(loud, 0.5):.2f} p99 {percentile(quiet, 0.99):.2f} {percentile(loud, 0.99):.2f}"
-    )
     assert percentile(loud, 0.99) <= 1.5 * percentile(quiet, 0.99) + 1.0, (quiet, loud)
     until(lambda: descriptors(instance) < 25, "the last of them to be forgotten")
     assert "control request failed" not in instance.log

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pyworkers._master import control as c
-from pyworkers._master.control import Control, encode, parse
+from pyworkers._master.control import Control
+from pyworkers._master.protocol import encode, parse
 from pyworkers._posix.sockets import Listener, Peer
 
 PING = b'{"v":1,"verb":"ping"}\n'
@@ -338,9 +339,39 @@ def test_turn_is_over_after_its_slice(stage: Stage) -> None:
     stage.desk.answer = slow  # type: ignore[method-assign]
     for client in clients:
         client.sendall(PING)
-    for served in range(1, 4):
+    for _ in range(3):
+        stage.time += 1.0
+        served: list[socket.socket] = []
+        while not served:
+            stage.turn()
+            served = [client for client in clients if heard(client)]
+        assert len(served) == 1
+        clients.remove(served[0])
+
+
+def test_whoever_asks_without_end_gets_a_share_of_the_time(stage: Stage) -> None:
+    """A burst is served at once; then the socket is deaf for four times as long as it has cost, and hears again."""
+
+    def slow(request: dict[str, object], _peer: Peer, answer: Callable[[dict[str, object]], None]) -> None:
+        stage.time += 0.001
+        answer({"ok": True})
+
+    stage.desk.answer = slow  # type: ignore[method-assign]
+    client = stage.client()
+    began, served = stage.time, 0
+    while stage.time < began + 1.0:
+        client.sendall(PING)
         stage.turn()
-        assert sum(heard(client) is not None for client in clients) == 1, served
+        if heard(client):
+            served += 1
+            continue
+        deadline = stage.control.next_deadline()
+        assert deadline is not None
+        assert stage.poller.poll(0) == []
+        stage.time = deadline
+        stage.turn()
+        served += heard(client) is not None
+    assert 200 <= served <= 220
 
 
 def test_defect_costs_one_connection(stage: Stage) -> None:

@@ -110,9 +110,9 @@ class Codec:
         """
         if plain is None or isinstance(plain, bool | int | float | str):
             return plain
+        whole: object = plain
         parts = cast(list[object], plain) if isinstance(plain, list) else []
         if not parts:
-            whole: object = plain  # pyright: ignore[reportUnknownVariableType]
             raise HandoverError(f"expected a plain value or a list that begins with a kind, got {t.shown(whole)}")
         name, *parts = parts
         values = [self.unpack(part) for part in parts]

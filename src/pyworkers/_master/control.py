@@ -1,24 +1,22 @@
 """The control socket's connections: one JSON object a line, each way, on the master's one poll.
 
 Whoever is at the other end may be slow, silent, mad or hostile, and supervision goes on: nothing here waits, every
-buffer and every number has a bound, a turn of the loop spends `SLICE_S` here and no more (beyond the answer that is
-being made), and what a request asks for is somebody else's business (`verbs`).
+buffer and every number has a bound, a turn of the loop spends `SLICE_S` here and all of them `SHARE` of the time
+(beyond the answer that is being made). What a request asks for is somebody else's business (`verbs`).
 """
 
 from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pyworkers._core.typed import Protocol, cast
+from pyworkers._core.typed import Protocol
 from pyworkers._core.types import NEVER
 from pyworkers._logs import ERROR
 from pyworkers._master.needs import Watcher
+from pyworkers._master.protocol import BadRequestError, Reply, encode, parse, refusal
 from pyworkers._posix.sockets import Listener, Peer
-
-VERSION = 1
-"""Of the protocol: `v` of each request and reply."""
 
 CONNECTIONS_MAX = 64
 """More than any person has terminals; the one that was idle for longest goes for a newcomer."""
@@ -33,18 +31,18 @@ BACKLOG_MAX = 16 * 1024 * 1024
 SLICE_S = 0.001
 """About as long as a respawn takes."""
 
+SHARE = 0.2
+CREDIT_MAX_S = 0.01
+"""Of the master's time, after a burst that is as long as a status of a thousand PINs: whoever asks without end finds
+the socket deaf in between. A busy master would share the processors with the very workers that it starts."""
+
 DEAF_S = 1.0
 """How long the socket is not looked at where a connection could not be taken, for want of descriptors or memory."""
 
 _ERRORS = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
-Reply = dict[str, object]
 Answer = Callable[[Reply], None]
 """Takes the reply to one request, at once or later, once."""
-
-
-class BadRequestError(Exception):
-    """A request, or an argument of its verb, is not what was expected; the text is the reply's."""
 
 
 class Requests(Protocol):
@@ -107,18 +105,23 @@ class Control:
         self._log = log
         self._connections: dict[int, _Connection] = {}
         self._user = os.geteuid()
-        # When to listen again, while it does not.
+        # What to wake for, and when to do so again, where it is not done: at newcomers, and at all.
+        self._events: dict[int, int] = {}
         self._deaf_until: float | None = None
-        kernel.watch(listener.fileno(), select.POLLIN)
+        self._rests_until: float | None = None
+        self._credit_s, self._credited_at = CREDIT_MAX_S, kernel.now()
+        self._watch(listener.fileno(), select.POLLIN)
 
     def close(self) -> None:
         """At the end of the loop."""
         for connection in list(self._connections.values()):
             self._drop(connection)
-        self._kernel.unwatch(self._listener.fileno())
+        self._unwatch(self._listener.fileno())
 
     def next_deadline(self) -> float | None:
         """Return the instant at which `serve` is to be called, also where nothing is ready, or None."""
+        if self._rests_until is not None:
+            return self._rests_until
         at = NEVER if self._deaf_until is None else self._deaf_until
         for connection in self._connections.values():
             at = -NEVER if connection.has_request() else min(at, connection.due_at)
@@ -128,10 +131,38 @@ class Control:
         """Move what can be moved, for about `SLICE_S`; who had the last turn has to wait for the others."""
         if not ready and not self._connections and self._deaf_until is None:
             return
-        events = dict(ready)
+        if self._rests_until is not None:
+            if now < self._rests_until:
+                return
+            self._rests_until = None
+            for descriptor, events in self._events.items():
+                self._kernel.watch(descriptor, events)
+        self._serve(dict(ready), now)
+        self._pay(now)
+
+    def _pay(self, since: float) -> None:
+        """Take the time that was spent from what was granted, and rest where there is none left."""
+        now = self._kernel.now()
+        self._credit_s = min(CREDIT_MAX_S, self._credit_s + (now - self._credited_at) * SHARE) - (now - since)
+        self._credited_at = now
+        if self._credit_s < 0:
+            self._rests_until = now - self._credit_s / SHARE
+            for descriptor in self._events:
+                self._kernel.unwatch(descriptor)
+
+    def _watch(self, descriptor: int, events: int) -> None:
+        self._events[descriptor] = events
+        if self._rests_until is None:
+            self._kernel.watch(descriptor, events)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self._events.pop(descriptor, None) is not None:
+            self._kernel.unwatch(descriptor)
+
+    def _serve(self, events: Mapping[int, int], now: float) -> None:
         if self._deaf_until is not None and now >= self._deaf_until:
             self._deaf_until = None
-            self._kernel.watch(self._listener.fileno(), select.POLLIN)
+            self._watch(self._listener.fileno(), select.POLLIN)
         if self._listener.fileno() in events:
             self._accept(now)
         for connection in sorted(self._connections.values(), key=lambda each: each.active_at):
@@ -153,7 +184,7 @@ class Control:
             found = self._listener.accept()
         except OSError:
             self._deaf_until = now + DEAF_S
-            self._kernel.unwatch(self._listener.fileno())
+            self._unwatch(self._listener.fileno())
             return
         if found is None:
             return
@@ -257,14 +288,14 @@ class Control:
         if not self._has(connection):
             return
         if connection.outbox:
-            self._kernel.watch(connection.descriptor, select.POLLOUT)
+            self._watch(connection.descriptor, select.POLLOUT)
         elif connection.busy or connection.has_request():
             # Hanging up is always told.
-            self._kernel.watch(connection.descriptor, 0)
+            self._watch(connection.descriptor, 0)
         elif connection.done:
             self._drop(connection)
         else:
-            self._kernel.watch(connection.descriptor, select.POLLIN)
+            self._watch(connection.descriptor, select.POLLIN)
 
     def _has(self, connection: _Connection) -> bool:
         # By identity: its descriptor may be another one's by now.
@@ -273,7 +304,7 @@ class Control:
     def _drop(self, connection: _Connection) -> None:
         if self._has(connection):
             del self._connections[connection.descriptor]
-            self._kernel.unwatch(connection.descriptor)
+            self._unwatch(connection.descriptor)
             self._descriptors.discard(connection.descriptor)
             os.close(connection.descriptor)
 
@@ -281,49 +312,3 @@ class Control:
 def _longest_idle(connections: Iterable[_Connection]) -> _Connection:
     """Return the one that is missed least: nobody waits for an answer there, if there is such a one."""
     return min(connections, key=lambda each: (each.busy or bool(each.outbox), each.active_at))
-
-
-def parse(line: bytes) -> dict[str, object]:
-    """Return the request in a line.
-
-    Raises:
-        BadRequestError: It is none; the text says what was expected.
-    """
-    # Loaded for the first who asks.
-    import json
-
-    try:
-        found = json.loads(line.decode(), parse_int=_short_int, parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise BadRequestError("a request is UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise BadRequestError(f"a request is one JSON object on one line: {str(error)[:200]}") from None
-    if not isinstance(found, dict):
-        raise BadRequestError(f"a request is a JSON object, got {type(found).__name__}")
-    request = cast("dict[str, object]", found)
-    if request.pop("v", None) != VERSION:
-        raise BadRequestError(f'a request has "v": {VERSION}, the version of the protocol')
-    return request
-
-
-def encode(reply: Reply) -> bytes:
-    """Return a reply as its line."""
-    import json
-
-    return json.dumps({"v": VERSION, **reply}, separators=(",", ":")).encode() + b"\n"
-
-
-def refusal(error: str) -> Reply:
-    """Return the reply that says why not."""
-    return {"ok": False, "error": error}
-
-
-def _short_int(text: str) -> int:
-    # int() takes quadratic time; no number of ours is longer than that of a PIN.
-    if len(text) > 20:
-        raise ValueError("a number of more than 20 digits")
-    return int(text)
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")

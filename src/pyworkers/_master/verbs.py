@@ -17,8 +17,9 @@ from pyworkers._core.typed import cast
 from pyworkers._core.types import Pin, ProcessState, is_spare, shown
 from pyworkers._logs import ERROR
 from pyworkers._master import story
-from pyworkers._master.control import Answer, BadRequestError, Reply, refusal
+from pyworkers._master.control import Answer
 from pyworkers._master.execute import Executor
+from pyworkers._master.protocol import BadRequestError, Reply, refusal
 from pyworkers._master.status import NAMES, Status
 from pyworkers._posix import process
 from pyworkers._posix.signals import DUMP
