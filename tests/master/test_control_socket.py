@@ -374,6 +374,29 @@ def test_whoever_asks_without_end_gets_a_share_of_the_time(stage: Stage) -> None
     assert 200 <= served <= 220
 
 
+def test_rest_ends_also_where_nobody_is_left(stage: Stage) -> None:
+    """Who has used up the time is gone when it is over; the next one is heard."""
+
+    def slow(request: dict[str, object], _peer: Peer, answer: Callable[[dict[str, object]], None]) -> None:
+        stage.time += 1.0
+        answer({"ok": True})
+
+    client = stage.client()
+    answer, stage.desk.answer = stage.desk.answer, slow  # type: ignore[method-assign]
+    client.sendall(PING)
+    client.close()
+    stage.turn()
+    stage.desk.answer = answer  # type: ignore[method-assign]
+    assert stage.descriptors == set()
+
+    deadline = stage.control.next_deadline()
+    assert deadline is not None
+    stage.time = deadline
+    stage.turn()
+    assert stage.control.next_deadline() is None
+    assert heard(stage.client(PING)) == b'{"v":1,"ok":true}\n'
+
+
 def test_defect_costs_one_connection(stage: Stage) -> None:
     """What nobody thought of is a line of the log, and no end of the master."""
 

@@ -129,11 +129,12 @@ class Control:
 
     def serve(self, ready: Sequence[tuple[int, int]], now: float) -> None:
         """Move what can be moved, for about `SLICE_S`; who had the last turn has to wait for the others."""
-        if not ready and not self._connections and self._deaf_until is None:
-            return
-        if self._rests_until is not None:
-            if now < self._rests_until:
+        if self._rests_until is None:
+            if not ready and not self._connections and self._deaf_until is None:
                 return
+        elif now < self._rests_until:
+            return
+        else:
             self._rests_until = None
             for descriptor, events in self._events.items():
                 self._kernel.watch(descriptor, events)
