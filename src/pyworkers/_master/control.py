@@ -32,8 +32,8 @@ SLICE_S = 0.001
 """About as long as a respawn takes."""
 
 SHARE = 0.2
-CREDIT_MAX_S = 0.01
-"""Of the master's time, after a burst that is as long as a status of a thousand PINs: whoever asks without end finds
+CREDIT_MAX_S = 0.05
+"""Of the master's time, after a burst as long as a few statuses of a thousand PINs: whoever asks without end finds
 the socket deaf in between. A busy master would share the processors with the very workers that it starts."""
 
 DEAF_S = 1.0
