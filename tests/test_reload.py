@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from helpers import Bench, Instance, alive, runtime_in, until
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "stdlib_census.py"
 
 CODE = """
 app = App("shop", lock_file=here / "lock")
@@ -350,22 +355,122 @@ def test_many_reloads_leak_nothing_and_refuse_no_question(bench: Bench) -> None:
     reload_many(bench, 8)
 
 
+CENSUS = """
+import time
+import stdlib_census as census
+app = census.app
+
+def note(what, pin):
+    with (here / "diary").open("a") as out:
+        out.write(f"{time.monotonic()} {what} {pin} {os.getpid()}\\n")
+
+@app.on_worker_start
+def begin(pin):
+    note("begin", pin)
+
+@app.on_worker_exit
+def end(pin):
+    note("end", pin)
+"""
+
+
+def table(bench: Bench) -> list[object]:
+    """Return the census, and forget it."""
+    path = bench.directory / "stdlib_census.db"
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT * FROM module ORDER BY path").fetchall()
+    finally:
+        connection.close()
+        path.unlink()
+
+
 @pytest.mark.fire
-def test_two_hundred_reloads_leak_nothing_and_refuse_no_question(bench: Bench) -> None:
-    """The same, long enough for what grows by little."""
-    reload_many(bench, 200)
+def test_census_is_the_same_after_two_hundred_reloads(bench: Bench) -> None:
+    """One after the other, most of them in the middle of a roll, under a stream of questions: the table is identical.
+
+    No PIN is ever held twice, the master keeps its pid and its descriptors, and no question goes without an answer.
+    """
+    shutil.copy(EXAMPLE, bench.directory)
+    bench.app(CENSUS)
+    assert bench.start().wait(120) == 0
+    expected, count = table(bench), 0
+    asker = ask_without_end(bench)
+    kept: set[tuple[str, ...]] = set()
+    while count < 200:
+        instance = bench.start()
+        instance.await_log("worker started")
+        while instance.exit_code is None:
+            count += 1
+            reload_once(bench, instance, to_the_end=count % 10 == 0)
+            with contextlib.suppress(FileNotFoundError):
+                # Connections come and go.
+                kept.add(tuple(kind for kind in descriptors(instance.pid) if not kind.startswith("socket")))
+        assert instance.wait() == 0, instance.log
+        assert table(bench) == expected
+        assert not instance.matches("ERROR|Traceback"), instance.log
+        assert {found[1] for found in instance.matches(r"census\[(\d+)\] INFO reloaded")} == {str(instance.pid)}
+    # One that ends has closed most of them.
+    sizes = [len(kinds) for kinds in kept if any("cells" in kind for kind in kinds)]
+    assert max(sizes) <= min(sizes) + 2, kept
+    answered(bench, asker)
+    assert not doubled(bench)
+
+
+def reload_once(bench: Bench, instance: Instance, *, to_the_end: bool) -> None:
+    """Reload, and wait until the new program has taken over, or until the roll has ended; or the instance has."""
+    number = len(instance.matches("INFO reloaded workers="))
+    if to_the_end:
+        bench.run("reload", "shop:app")
+    else:
+        instance.signal(signal.SIGHUP)
+        until(
+            lambda: len(instance.matches("INFO reloaded workers=")) > number or instance.exit_code is not None,
+            "the new program",
+        )
+
+
+def doubled(bench: Bench) -> list[str]:
+    """Return the lines of the diary at which a worker begins before the last one of its PIN has ended."""
+    holders: dict[str, str] = {}
+    found: list[str] = []
+    for line in sorted(bench.read("diary").splitlines(), key=lambda line: float(line.split()[0])):
+        _, what, pin, pid = line.split()
+        if what == "begin" and holders.get(pin, pid) != pid:
+            found.append(line)
+        if what == "begin":
+            holders[pin] = pid
+        else:
+            holders.pop(pin, None)
+    return found
+
+
+def ask_without_end(bench: Bench) -> subprocess.Popen[str]:
+    """Ask for the status again and again, by the same connection and by new ones, until `answered`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", ASKER, str(bench.directory)],
+        cwd=bench.directory,
+        env={**os.environ, **runtime_in(bench.directory)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answered(bench: Bench, asker: subprocess.Popen[str]) -> None:
+    """Every question was answered that was put to a master that was there."""
+    (bench.directory / "enough").touch()
+    answers, _ = asker.communicate(timeout=20)
+    asked, failed = answers.split()
+
+    assert int(asked) > 20
+    assert failed == "0"
 
 
 def reload_many(bench: Bench, count: int) -> None:
     instance = start(bench)
     assert bench.run("reload", "shop:app").returncode == 0
     before = descriptors(instance.pid)
-    asker = subprocess.Popen(
-        [sys.executable, "-c", ASKER, str(bench.directory)],
-        env={**os.environ, **runtime_in(bench.directory)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    asker = ask_without_end(bench)
     try:
         for number in range(count):
             bench.app(code(f"v{number}"))
@@ -373,12 +478,7 @@ def reload_many(bench: Bench, count: int) -> None:
             assert (done.returncode, done.stderr) == (0, ""), number
             until(lambda number=number: set(versions(bench).values()) == {f"v{number}"}, "the new code")
     finally:
-        (bench.directory / "enough").touch()
-        answers, _ = asker.communicate(timeout=20)
-    asked, failed = answers.split()
-
-    assert int(asked) > count
-    assert failed == "0"
+        answered(bench, asker)
     assert until(lambda: descriptors(instance.pid) == before, "the same descriptors")
     holders = [line for line in begun(bench) if alive(int(line[2]))]
     assert sorted(pin for pin, *_ in holders) == ["0", "1", "2"]
@@ -390,20 +490,28 @@ import sys, time
 from pathlib import Path
 from pyworkers._client.find import find
 from pyworkers._client.wire import Wire
+from pyworkers.errors import NotRunningError
 here = Path(sys.argv[1])
-asked = failed = 0
-wire = Wire(find("shop:app", None))
+asked, failed, pids = 0, 0, []
 while not (here / "enough").exists():
-    asked += 1
     try:
-        wire.ask("status")
-        other = Wire(find("shop:app", None))
-        other.ask("status")
-        other.close()
+        wire = Wire(find("shop:app", None))
+        while not (here / "enough").exists():
+            pids = [wire.ask("status")["pid"]]
+            other = Wire(find("shop:app", None))
+            other.ask("status")
+            other.close()
+            asked += 1
+            time.sleep(0.01)
+    except NotRunningError:
+        # Between two instances: the one that was asked is about to be gone, or gone.
+        gone = [pid for pid in pids if not Path(f"/proc/{pid}").exists()]
+        time.sleep(0.01 if gone == pids else 1.0)
+        failed += any(Path(f"/proc/{pid}").exists() for pid in pids)
+        pids = []
     except Exception as error:
         failed += 1
         print(error, file=sys.stderr)
-    time.sleep(0.01)
 print(asked, failed)
 """
 

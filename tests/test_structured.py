@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from helpers import Bench, Instance
+from helpers import Bench, Instance, until
 from pyworkers._core import messages as m
 from pyworkers._core.types import FIRST_SPARE, Attempt, Exited, Limit, Pin, Purpose, Signaled, Vanished, Wear
 from pyworkers._handler import FieldsHandler
@@ -53,6 +53,7 @@ def test_life_of_a_worker_is_one_filter(bench: Bench) -> None:
     )
     master.await_log("open for business")
     master.await_log('"worker_started"')
+    until(lambda: master.status()[0].unit == "page 0", "its first unit")
     os.kill(pid := of_event(master, "worker_started")[0]["pid"], signal.SIGKILL)
     master.await_log('"worker_started"', 2)
     assert master.stop() == 0

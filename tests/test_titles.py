@@ -49,7 +49,7 @@ def test_titles_say_who_is_who(bench: Bench) -> None:
     os.kill(master.worker(4), signal.SIGKILL)
     until(lambda: titles(master.pid) == sorted([*calm, "pyworkers: on_failure"]), "the same again, and a notice")
 
-    assert title(int(spare[1])) == "pyworkers: worker shop sell pin=4"
+    until(lambda: title(int(spare[1])) == "pyworkers: worker shop sell pin=4", "the title of who was a spare")
     assert master.stop() == 0
 
 

@@ -160,11 +160,12 @@ class MasterSignals:
         signal.pthread_sigmask(signal.SIG_SETMASK, self.inherited_mask)
 
     def be_deaf_after(self) -> None:
-        """After the block, ignore TERM: the process is about to end, and a stop that is told twice is told once.
+        """After the block, ignore what would end a process that is about to end: a second TERM, a reload too late.
 
         Ignored, not trapped: as it ends, the interpreter gives up its traps before the process is gone.
         """
-        self._previous[signal.SIGTERM] = signal.SIG_IGN
+        for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
+            self._previous[signum] = signal.SIG_IGN
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when a signal arrives."""
