@@ -114,7 +114,7 @@ class Hosts:
 
     def remove(self) -> None:
         """Leave nothing of them, whatever there is."""
-        made = set(os.listdir("/run/netns"))
+        made = {path.name for path in Path("/run/netns").glob("*")}
         for number in range(self.count + 1):
             if self.namespace(number) in made:
                 self.power_off(number)
