@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "app": {"_core.scheduler", "_core.types", "_worker", "_settings", "errors", "_declare", "_compose"},
     "_audit": {"_core.types"},
     "_plan": {"_core.scheduler", "_core.records", "_core.types", "_core.typed", "_settings", "_shards", "errors", "_declare", "_audit"},
-    "_export": {"_export", "_core.records", "_declare", "_options", "_plan", "_settings", "errors"},
+    "_export": {"_export", "_core.records", "_core.types", "_declare", "_options", "_plan", "_settings", "errors"},
     "_loader": {"_core.types", "app", "errors"},
     "_presence": {"_logs", "_posix"},
     "_metering": {"_master", "_posix", "_worker"},

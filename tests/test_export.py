@@ -323,7 +323,7 @@ def test_bad_request_is_one_line(arguments: list[str], words: str, bench: Bench)
 def test_app_that_cannot_run_is_not_exported(kind: str, bench: Bench) -> None:
     """Its PINs overlap."""
     bench.app(APP + "\n    @app.worker(pins=1)\n    def again():\n        pass\n")
-    done = bench.run("export", kind, "shop:app")
+    done = bench.run("export", kind, "shop:app", *(["--shards=2"] if kind == "slurm" else []))
 
     assert (done.returncode, done.stdout) == (2, "")
     assert "overlap" in done.stderr
