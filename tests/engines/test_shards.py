@@ -59,6 +59,8 @@ def test_shards_share_a_host_and_the_pins(bench: Bench) -> None:
     book = Book(bench.directory / "book")
 
     until(lambda: book.holders(range(9)), "all nine PINs")
+    first.await_log("worker started", 5)
+    second.await_log("worker started", 4)
     assert [pin for pin in range(9) if first.started(pin)] == [0, 2, 4, 6, 8]
     assert [pin for pin in range(9) if second.started(pin)] == [1, 3, 5, 7]
     assert " shop.0-of-2[" in first.log
