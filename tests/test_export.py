@@ -153,6 +153,15 @@ def test_unit_has_what_only_some_instances_need() -> None:
     assert (many["User"], many["TasksMax"]) == ("ada", "infinity")
 
 
+def test_unit_of_a_shard_takes_its_stop_for_a_clean_one() -> None:
+    """A shard leaves with 143 where others leave with 0; `systemctl stop` is no failure."""
+    shard = settings(systemd.export(replace(LAUNCH, said=frozenset({"shard"}), flags=("--shard=1/2",))))
+
+    assert shard["SuccessExitStatus"] == "143"
+    assert shard["ExecStart"].endswith("shop:app --shard=1/2")
+    assert "SuccessExitStatus" not in systemd.export(LAUNCH)
+
+
 # cron
 
 
