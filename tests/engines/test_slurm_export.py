@@ -104,6 +104,23 @@ def test_killed_master_comes_back(batch: Batch, shard: int) -> None:
     assert batch.book.overlaps() == []
 
 
+def test_master_killed_while_the_controller_is_away_is_requeued(batch: Batch) -> None:
+    """Its script has nobody to ask for that, and waits."""
+    before = batch.await_holders()
+    batch.cluster.stop_controller()
+    os.kill(before[0].epoch, signal.SIGKILL)
+    until(lambda: "Unable to contact" in batch.log(0), "a request in vain", 60)
+
+    batch.cluster.start_controller()
+
+    # It is back some time later: meanwhile Slurm finds out about the node, whose step nobody took note of.
+    until(lambda: batch.restarts(0) == 1, "the requeue", 60)
+    assert {pin: life.pid for pin, life in (batch.book.holders([1, 3]) or {}).items()} == {
+        pin: before[pin].pid for pin in (1, 3)
+    }
+    assert batch.restarts(1) == 0
+
+
 def test_limit_of_time_is_no_end_of_the_work(cluster: Cluster, bench: Bench) -> None:
     """Warned in time, every shard leaves its units whole, and is back with its PINs."""
     batch = Batch(cluster, bench, APP, "--time=1", "--signal=TERM@20")

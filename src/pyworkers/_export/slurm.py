@@ -54,8 +54,8 @@ _FILE = """\
 #SBATCH --output=%x.%a-of-{shards}.log
 #SBATCH --open-mode=append
 
-# srun: else the time limit's warning would reach nobody. It does not take over the number of CPUs by itself.
-{variables}srun --cpus-per-task="$SLURM_CPUS_PER_TASK" {command}
+{variables}# srun: else the time limit's warning would reach nobody. It does not take over the number of CPUs by itself.
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" {command}
 code=$?
 
 # 0: every PIN of the shard has ended. {usage}: usage, or a bad app. {stop_all}: App.stop_all.
@@ -63,8 +63,8 @@ code=$?
 case $code in 0 | {usage} | {stop_all}) exit $code ;; esac
 # Not SLURM_JOB_ID: that of the last element is the number of the whole array.
 element=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
-if scontrol show job "$element" | grep -q JobState=RUNNING; then
-  scontrol requeue "$element"
-fi
+# A controller that is just being restarted is waited for.
+until state=$(scontrol show job "$element"); do sleep 5; done
+case $state in *JobState=RUNNING*) scontrol requeue "$element" ;; esac
 exit $code
 """
