@@ -102,7 +102,7 @@ class Book:
         """Return the lives with this PIN, likewise."""
         return [life for life in self.lives() if life.pin == pin]
 
-    def living(self, silence_s: float = 4 * BEAT_S) -> list[Life]:
+    def living(self, silence_s: float = 10 * BEAT_S) -> list[Life]:
         """Return those that have neither ended nor been silent for so long, likewise."""
         since = time.clock_gettime(time.CLOCK_BOOTTIME) - silence_s
         return [life for life in self.lives() if not life.ended and life.last > since]

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,9 @@ class Batch:
         file.write_text(printed.stdout)
         self.job = cluster.submit(*options, str(file), **runtime_in(bench.directory))
 
-    def await_holders(self, patience_s: float = 30) -> dict[int, Life]:
+    def await_holders(self, patience_s: float = 30, pins: Collection[int] = range(4)) -> dict[int, Life]:
         """Wait until each of the PINs has its one worker, and return them by PIN."""
-        found = until(lambda: self.book.holders(range(4)), "one worker for each PIN", patience_s)
+        found = until(lambda: self.book.holders(pins), f"one worker for each of {pins}", patience_s)
         assert found is not None
         return found
 
@@ -115,9 +116,8 @@ def test_master_killed_while_the_controller_is_away_is_requeued(batch: Batch) ->
 
     # It is back some time later: meanwhile Slurm finds out about the node, whose step nobody took note of.
     until(lambda: batch.restarts(0) == 1, "the requeue", 60)
-    assert {pin: life.pid for pin, life in (batch.book.holders([1, 3]) or {}).items()} == {
-        pin: before[pin].pid for pin in (1, 3)
-    }
+    after = batch.await_holders(pins=(1, 3))
+    assert {pin: after[pin].pid for pin in (1, 3)} == {pin: before[pin].pid for pin in (1, 3)}
     assert batch.restarts(1) == 0
 
 
