@@ -198,6 +198,15 @@ def test_crontab_line_has_a_lock_and_goes_to_the_background() -> None:
     assert told.endswith(" -m pyworkers shop:app --no-daemon\n")
 
 
+def test_crontab_line_of_a_shard_finds_it_running_without_a_word() -> None:
+    """To a shard, by default, that is a failure."""
+    shard = replace(LAUNCH, lock_file="lock", said=frozenset({"shard"}), flags=("--shard=1/2",))
+    asked = replace(shard, said=frozenset({"shard", "if_running"}), flags=("--shard=1/2", "--if-running=fail"))
+
+    assert cron.export(shard).endswith("shop:app --shard=1/2 --if-running=exit --daemon\n")
+    assert cron.export(asked).endswith("shop:app --shard=1/2 --if-running=fail --daemon\n")
+
+
 def test_crontab_line_that_crons_would_read_differently_is_refused() -> None:
     """A backslash, and more than a line can hold."""
     with pytest.raises(UsageError, match="a backslash means different things"):

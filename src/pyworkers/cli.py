@@ -46,7 +46,8 @@ pins; USR1 and USR2 go to every worker.
 
 Exit codes: 0 all workers ended normally, or stopped gracefully; 1 a PIN has failed, a worker had to be interrupted or
 killed in a stop, or on_stop raised; 2 usage, a bad app, on_start raised, or strict has findings, and no worker was
-started; 75 another instance holds the lock; or what App.stop_all asked for.
+started; 75 another instance holds the lock; 143, by INT 130, a shard was stopped before its PINs had ended; or what
+App.stop_all asked for.
 """
 
 

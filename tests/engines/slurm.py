@@ -147,12 +147,6 @@ class Cluster:
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.job(number)}") from None
 
-    def end(self) -> None:
-        """Cancel all jobs, and wait until all nodes have nothing to do."""
-        self.run("scancel", "--user=root")
-        self.run("scancel", "--user=root", "--signal=KILL", check=False)
-        self.await_idle()
-
     def logs(self) -> str:
         """Return the end of what the daemons have logged."""
         return "".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self._root.glob("slurm*.log")))
