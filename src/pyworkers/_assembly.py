@@ -167,7 +167,7 @@ def _dropped(parts: Parts, *ends: DumpPipe | Listener | None) -> tuple[int, ...]
 
 def _core(parts: Parts, roster: Roster) -> Supervisor:
     left, decided = parts.begin.inherited, parts.plan
-    cut_codes = (decided.cut_code(), decided.cut_code(by_int=True))
+    cut_codes = decided.cut_codes
     if left is None:
         return Supervisor(decided.slot_plans(), _jittered, roster.catch_all, cut_codes)
     if parts.broken is not None:

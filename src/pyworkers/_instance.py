@@ -147,7 +147,7 @@ class Instance:
             stop_timeout = max(worker.stop_timeout for worker in self._plan.workers)
             entry, tenure = enter(Gate(self._lock, trapped, stop_timeout, self._log), wait_s)
             if entry is Entry.STOPPED:
-                return self._plan.cut_code()
+                return self._plan.cut_codes[False]
             if tenure is not None:
                 # cron mails every line that a job prints.
                 quiet = run.if_running == "exit" and not (self._plan.instance.debug or os.isatty(2))
@@ -245,7 +245,7 @@ class Instance:
                 why = process.signal_name(stop.signum)
                 self._log(WARNING, f"stopped in on_start function={name_of(function)} reason={why}")
             # The loop finds the same signal, and stops the workers.
-            return None if has_workers else self._plan.cut_code(by_int=stop.signum == signals.INTERRUPT)
+            return None if has_workers else self._plan.cut_codes[stop.signum == signals.INTERRUPT]
         except (Exception, SystemExit) as error:  # noqa: BLE001  (the user's code may raise what it likes)
             what = f"on_start function={name_of(function)} raised"
             self._log(ERROR, what if has_workers else f"{what}; nothing was started", error)

@@ -34,14 +34,13 @@ class Plan:
     catch_all: int | None = None
     shard: tuple[int, int] | None = None
 
-    def cut_code(self, *, by_int: bool = False) -> ExitCode:
-        """Return the exit code for a stop that comes before all PINs have ended normally.
+    @property
+    def cut_codes(self) -> tuple[ExitCode, ExitCode]:
+        """The exit codes for a stop, and for one by INT, that comes before all PINs have ended normally.
 
         Engines take 0 for work that is done: they would forget a shard that was merely asked to leave.
         """
-        if self.shard is None:
-            return ExitCode.OK
-        return ExitCode.CUT_BY_INT if by_int else ExitCode.STOPPED
+        return (ExitCode.OK, ExitCode.OK) if self.shard is None else (ExitCode.STOPPED, ExitCode.CUT_BY_INT)
 
     def spares(self) -> dict[Pin, int]:
         """Return the seats of the spares, and each one's handler; a handler without a PIN needs none."""

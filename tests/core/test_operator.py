@@ -286,7 +286,7 @@ def test_bad_counts_are_refused(count: int) -> None:
 
 
 def test_without_a_catch_all_nothing_can_be_scaled() -> None:
-    """Every other handler has said which PINs are its own."""
+    """Every other handler has said which PINs are its own; and what a shard could add, others may have."""
     stage = Stage()
     stage.start()
 

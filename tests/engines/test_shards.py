@@ -220,6 +220,99 @@ def test_killed_master_leaves_no_worker(bench: Bench) -> None:
     assert len(workers) == 5
 
 
+def up(instance: Instance) -> set[int]:
+    """Return which PINs have a worker that is up."""
+    return {row.pin for row in instance.status() if row.state == "running"}
+
+
+def reloaded(bench: Bench, source: str) -> subprocess.CompletedProcess[str]:
+    """Let shard 1 of 2 have other code."""
+    bench.app(source)
+    return bench.run("reload", "shop.1-of-2")
+
+
+VERSIONS = """
+    from engines.overlap import live
+    app = App("shop", lock_file=here / "lock", stop_timeout=4)
+
+    @app.worker(pins=range(4))
+    def v1(pin: int) -> None:
+        assert app.shard == (1, 2)
+        live(app, here / "book")
+"""
+
+
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_shard_reloads_as_the_shard_that_it_is(bench: Bench, by: str) -> None:
+    """Its number, PINs, names, lock and exit code are those of the start; the other shard does not notice."""
+    told = {"flag": (("--shard", "env:RANK/2"), {}), "variable": ((), {"PYWORKERS_SHARD": "env:RANK/2"})}
+    arguments, env = told[by]
+    # Whatever a program makes of its environment: what counts is that of the start.
+    source = VERSIONS + '\n    app.on_start(lambda: os.environ.update(RANK="0"))'
+    other = start(bench, VERSIONS.replace("(1, 2)", "(0, 2)"), "--shard=0/2")
+    until(lambda: up(other) == {0, 2}, "the workers of shard 0")
+    shard = start(bench, source, *arguments, RANK="1", **env)
+    until(lambda: up(shard) == {1, 3}, "the workers of shard 1")
+    before, signed = {row.pin: row.pid for row in other.status()}, bench.read("lock.1-of-2")
+
+    for version in ("v2", "v3"):
+        done = reloaded(bench, source.replace("v1", version))
+        assert (done.returncode, done.stderr) == (0, "")
+        rows = shard.status()
+        assert [(row.pin, row.handler, row.state) for row in rows] == [(1, version, "running"), (3, version, "running")]
+
+    assert bench.read("lock.1-of-2") == signed
+    assert "shop.1-of-2" in bench.run("status", "shop.1-of-2").stdout
+    assert bench.run("shop:app", "--shard=1/2", env={"PYTHONPATH": TESTS}).returncode == 75
+    assert {row.pin: row.pid for row in other.status()} == before
+    assert (shard.stop(), other.stop()) == (143, 143)
+    assert Book(bench.directory / "book").overlaps() == []
+
+
+@pytest.mark.parametrize("pins", ["range(1, 4)", "range(6)", "range(3)"])
+def test_reload_that_deals_out_the_pins_anew_is_refused(bench: Bench, pins: str) -> None:
+    """What would be this shard's, another one may have, and what would not be, nobody takes."""
+    shard = start(bench, VERSIONS, "--shard=1/2")
+    until(lambda: up(shard) == {1, 3}, "the workers")
+    before = shard.workers()
+    done = reloaded(bench, VERSIONS.replace("range(4)", pins))
+
+    assert done.returncode == 1
+    assert "the PINs of a shard cannot change by a reload" in done.stderr
+    assert shard.workers() == before
+    assert shard.stop() == 143
+
+
+def test_shard_without_its_new_code_is_still_one(bench: Bench) -> None:
+    """Code that is good when it is tried out, and deals out the PINs anew when it takes over."""
+    shard = start(bench, VERSIONS, "--shard=1/2")
+    until(lambda: up(shard) == {1, 3}, "the workers")
+    before = shard.workers()
+    bad = VERSIONS.replace("range(4)", "range(6 if (here / 'tried').exists() else 4)")
+    done = reloaded(bench, bad + "\n    (here / 'tried').touch()")
+
+    assert done.returncode == 1
+    assert "the PINs of a shard cannot change by a reload" in done.stderr
+    assert shard.matches("reload failed: .*the workers go on with the code that they run")
+    assert shard.workers() == before
+    assert reloaded(bench, VERSIONS.replace("v1", "v2")).returncode == 0
+    assert [(row.pin, row.handler) for row in shard.status()] == [(1, "v2"), (3, "v2")]
+    assert reloaded(bench, bad).returncode == 1
+    assert shard.stop() == 143
+
+
+def test_shard_is_not_scaled(bench: Bench) -> None:
+    """A PIN that is free here may have a worker elsewhere."""
+    shard = start(bench, "app = App('shop', workers=4)\n@app.worker()\ndef work(): app.sleep(3600)", "--shard=1/2")
+    until(lambda: up(shard) == {1, 3}, "the workers")
+    done = bench.run("scale", "shop.1-of-2", "3")
+
+    assert done.returncode == 1
+    assert "only a worker without pins can have more or fewer, and none of a shard" in done.stderr
+    assert [row.pin for row in shard.status()] == [1, 3]
+    assert shard.stop() == 143
+
+
 def test_shards_cost_nothing_where_nobody_asks(bench: Bench) -> None:
     """Nothing of it is imported in a run of all PINs."""
     bench.app("app = App()\n@app.worker(pins=0)\ndef work():\n    print('pyworkers._shards' in sys.modules)")
