@@ -229,7 +229,7 @@ class Instance:
             return code or ExitCode.FAILED
         return code
 
-    def _run_on_start(self, trapped: MasterSignals) -> ExitCode | None:
+    def _run_on_start(self, trapped: MasterSignals) -> int | None:
         """Run the `on_start` functions; return None, or the code to leave with.
 
         After a reload, it is too late for that: there are workers, and the loop goes on with them, if without new code.

@@ -35,12 +35,12 @@ class Plan:
     shard: tuple[int, int] | None = None
 
     @property
-    def cut_codes(self) -> tuple[ExitCode, ExitCode]:
+    def cut_codes(self) -> tuple[int, int]:
         """The exit codes for a stop, and for one by INT, that comes before all PINs have ended normally.
 
         Engines take 0 for work that is done: they would forget a shard that was merely asked to leave.
         """
-        return (ExitCode.OK, ExitCode.OK) if self.shard is None else (ExitCode.STOPPED, ExitCode.CUT_BY_INT)
+        return (0, 0) if self.shard is None else (int(ExitCode.STOPPED), int(ExitCode.CUT_BY_INT))
 
     def spares(self) -> dict[Pin, int]:
         """Return the seats of the spares, and each one's handler; a handler without a PIN needs none."""

@@ -10,7 +10,6 @@ import copy
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from engines.hosts import need
-from helpers import Bench, Instance, alive, as_from_a_shell, children, until
+from helpers import Bench, Instance, alive, children, runtime_in, until
 
 TESTS = str(Path(__file__).parent.parent)
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -210,39 +209,24 @@ class Pod(Instance):
     """Process 1 of a PID namespace, started as a manifest says."""
 
     def __init__(self, directory: Path, document: dict, index: int) -> None:
-        (container,) = pod_of(document)["containers"]
-        self.directory = directory
-        self.log_path = directory / f"log.{index}"
+        (self._container,) = pod_of(document)["containers"]
+        self._host = f"shop-{index}"
         # What a Job's controller sets, or a StatefulSet's label; the image has its own path of programs and modules.
-        environment = {item["name"]: item.get("value", str(index)) for item in container.get("env", ())}
+        environment = {item["name"]: item.get("value", str(index)) for item in self._container.get("env", ())}
         environment.setdefault("JOB_COMPLETION_INDEX", str(index))
         image = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "PYTHONPATH": TESTS}
+        ours = dict.fromkeys(os.environ)
+        super().__init__(directory, "shop:app", env={**ours, **runtime_in(directory), **environment, **image})
+
+    def _command(self, *_: str) -> list[str]:
         namespaces = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts")
-        become = ("sh", "-c", 'hostname "$0" && exec "$@"', f"shop-{index}")
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*namespaces, *become, *container["command"]],
-                cwd=directory,
-                env={**environment, **image},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=as_from_a_shell,  # noqa: PLW1509  (as in helpers)
-            )
+        become = ("sh", "-c", 'hostname "$0" && exec "$@"', self._host)
+        return [*namespaces, *become, *self._container["command"]]
 
     @property
     def pid(self) -> int:
         """The master's pid outside of the namespace."""
         return until(lambda: children(self.process.pid), "process 1")[0]
-
-    def signal(self, signum: int = signal.SIGTERM) -> None:
-        os.kill(self.pid, signum)
-
-    def clean_up(self) -> None:
-        """End process 1, and with it all of its namespace."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
 
 
 POD_APP = """
