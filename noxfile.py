@@ -3,7 +3,7 @@
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "fire", "sim", "lint", "typing", "build"]
+nox.options.sessions = ["tests", "fire", "cluster", "sim", "lint", "typing", "build"]
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 
@@ -26,7 +26,7 @@ def group(name: str) -> tuple[str, ...]:
 def tests(session: nox.Session) -> None:
     """Run the suite; on the newest Python, measure the branches that it covers, across forks."""
     session.install("-e", ".", *group("test"))
-    suite = ("-m", "not fire", *session.posargs)
+    suite = ("-m", "not fire and not cluster", *session.posargs)
     if session.python != PYTHONS[-1]:
         session.run("pytest", *PARALLEL, *suite)
         return
@@ -41,6 +41,13 @@ def fire(session: nox.Session) -> None:
     """Run the tests that repeat a failure until it has had every chance to show."""
     session.install("-e", ".", *group("test"))
     session.run("pytest", *PARALLEL, "-m", "fire", "--timeout=600", *session.posargs)
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Run the tests on the daemons of a cluster, such as Slurm's; as root, with the packages that .ci/run installs."""
+    session.install("-e", ".", *group("test"))
+    session.run("pytest", *PARALLEL, "-m", "cluster", "--timeout=600", *session.posargs)
 
 
 @nox.session

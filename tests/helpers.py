@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,7 +77,9 @@ class Instance(testing.Instance):
         popen: Arguments for `subprocess.Popen`; without them stdout and stderr go into the log.
     """
 
-    def __init__(self, directory: Path, *arguments: str, env: dict[str, str] | None = None, **popen: object) -> None:
+    def __init__(
+        self, directory: Path, *arguments: str, env: Mapping[str, str | None] | None = None, **popen: object
+    ) -> None:
         super().__init__(
             *arguments,
             directory=directory,

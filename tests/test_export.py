@@ -153,6 +153,15 @@ def test_unit_has_what_only_some_instances_need() -> None:
     assert (many["User"], many["TasksMax"]) == ("ada", "infinity")
 
 
+def test_unit_of_a_shard_takes_its_stop_for_a_clean_one() -> None:
+    """A shard leaves with 143 where others leave with 0; `systemctl stop` is no failure."""
+    shard = settings(systemd.export(replace(LAUNCH, said=frozenset({"shard"}), flags=("--shard=1/2",))))
+
+    assert shard["SuccessExitStatus"] == "143"
+    assert shard["ExecStart"].endswith("shop:app --shard=1/2")
+    assert "SuccessExitStatus" not in systemd.export(LAUNCH)
+
+
 # cron
 
 
@@ -187,6 +196,15 @@ def test_crontab_line_has_a_lock_and_goes_to_the_background() -> None:
 
     assert plain.endswith(" -m pyworkers shop:app --lock-file=/srv/shop/shop.lock --daemon\n")
     assert told.endswith(" -m pyworkers shop:app --no-daemon\n")
+
+
+def test_crontab_line_of_a_shard_finds_it_running_without_a_word() -> None:
+    """To a shard, by default, that is a failure."""
+    shard = replace(LAUNCH, lock_file="lock", said=frozenset({"shard"}), flags=("--shard=1/2",))
+    asked = replace(shard, said=frozenset({"shard", "if_running"}), flags=("--shard=1/2", "--if-running=fail"))
+
+    assert cron.export(shard).endswith("shop:app --shard=1/2 --if-running=exit --daemon\n")
+    assert cron.export(asked).endswith("shop:app --shard=1/2 --if-running=fail --daemon\n")
 
 
 def test_crontab_line_that_crons_would_read_differently_is_refused() -> None:
@@ -323,7 +341,7 @@ def test_bad_request_is_one_line(arguments: list[str], words: str, bench: Bench)
 def test_app_that_cannot_run_is_not_exported(kind: str, bench: Bench) -> None:
     """Its PINs overlap."""
     bench.app(APP + "\n    @app.worker(pins=1)\n    def again():\n        pass\n")
-    done = bench.run("export", kind, "shop:app")
+    done = bench.run("export", kind, "shop:app", *(["--shards=2"] if kind == "slurm" else []))
 
     assert (done.returncode, done.stdout) == (2, "")
     assert "overlap" in done.stderr

@@ -172,6 +172,9 @@ GOOD_AS_TEXT: list[tuple[str, str, object]] = [
     ("if_running", "wait", ("wait", None)),
     ("if_running", "wait:2.5", ("wait", 2.5)),
     ("if_running", "wait:0", ("wait", 0.0)),
+    ("shard", "0/1", "0/1"),
+    ("shard", "slurm/8", "slurm/8"),
+    ("shard", "env:MY_RANK/3", "env:MY_RANK/3"),
     ("syslog", "", SYSLOG_DEFAULT),
     ("syslog", "on", SYSLOG_DEFAULT),
     ("syslog", "0", None),
@@ -222,6 +225,28 @@ BAD_AS_TEXT: list[tuple[str, str]] = [
     *(
         ("if_running", text)
         for text in ("", "leave", "wait:", "wait:-1", "wait:nan", "wait:inf", "exit:1", "fail:", "EXIT")
+    ),
+    *(
+        ("shard", text)
+        for text in (
+            "",
+            "2",
+            "/8",
+            "2/",
+            "8/8",
+            "-1/8",
+            "0/0",
+            "0/1000001",
+            "lsf/8",
+            "slurm",
+            "slurm/0",
+            "env:/8",
+            "env:1/8",
+            "1/2/3",
+            "\N{ARABIC-INDIC DIGIT ONE}/8",
+            "1 /8",
+            "0/8\n",
+        )
     ),
     *(("syslog", text) for text in ("loghost", "loghost:", ":514", "loghost:syslog", "log host:1", "loghost:65536")),
     *(("daemon", text) for text in ("", "yes please")),
@@ -305,7 +330,7 @@ def test_decorator_refuses_bad_values_in_one_line(name: str, value: object) -> N
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["stop_timeut", "pins", "if_running", "daemon", "syslog", "restart_policy"])
+@pytest.mark.parametrize("name", ["stop_timeut", "pins", "if_running", "shard", "daemon", "syslog", "restart_policy"])
 def test_app_refuses_unknown_options_and_names_the_known(name: str) -> None:
     """An option that App does not have is refused by a line that lists those it has."""
     with pytest.raises(
@@ -360,6 +385,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert run_settings({}) == RunSettings(
         if_running="exit",
         wait_s=None,
+        shard=None,
         syslog=None,
         daemon=False,
         metrics_address=None,
@@ -373,7 +399,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "restart": "on-failure", "backoff": (0.1, 30.0), "max_restarts": None, "restart_period": 60.0,
         "stop_timeout": 8.0, "cooperative": None, "hang_timeout": None, "max_runtime": None, "max_rss": None,
         "kill_group": True, "group": None, "strategy": "one", "spares": 0,
-        "if_running": "exit", "wait_s": None, "syslog": None, "daemon": False, "metrics_address": None,
+        "if_running": "exit", "wait_s": None, "shard": None, "syslog": None, "daemon": False, "metrics_address": None,
         "reload": False,
         "notify_fd": None, "log_format": "text", "prefix_output": False, "user": None,
         "unix_group": None, "umask": None,
@@ -441,6 +467,7 @@ PRECEDENCE: dict[str, tuple[Any, str, str, Any]] = {
     "strategy": ("one", "all", "one", "all"),
     "spares": (0, "1", "2", 3),
     "if_running": (None, "fail", "wait:3", None),
+    "shard": (None, "1/2", "2/3", None),
     "syslog": (None, "/variable", "/flag", None),
     "daemon": (None, "1", "0", None),
     "metrics_address": (None, ":9100", ":9101", None),

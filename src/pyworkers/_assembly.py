@@ -166,12 +166,14 @@ def _dropped(parts: Parts, *ends: DumpPipe | Listener | None) -> tuple[int, ...]
 
 
 def _core(parts: Parts, roster: Roster) -> Supervisor:
-    left = parts.begin.inherited
+    left, decided = parts.begin.inherited, parts.plan
+    cut_codes = decided.cut_codes
     if left is None:
-        return Supervisor(parts.plan.slot_plans(), _jittered, roster.catch_all)
+        return Supervisor(decided.slot_plans(), _jittered, roster.catch_all, cut_codes)
     if parts.broken is not None:
-        return Heir([slot.plan for slot in left.legacy.slots], _jittered, left.legacy, rolling=False)
-    return Heir(parts.plan.slot_plans(), _jittered, left.legacy, catch_all=roster.catch_all)
+        before = [slot.plan for slot in left.legacy.slots]
+        return Heir(before, _jittered, left.legacy, rolling=False, cut_codes=cut_codes)
+    return Heir(decided.slot_plans(), _jittered, left.legacy, catch_all=roster.catch_all, cut_codes=cut_codes)
 
 
 def _no_code(why: str) -> Callable[[Pin], None]:

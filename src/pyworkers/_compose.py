@@ -43,6 +43,11 @@ def main(
         try:
             with _closed(app):
                 decided = plan(declaration_of(app), given, only)
+                if begin.estate is not None:
+                    from pyworkers._succession import refuse
+
+                    # Not only in a check: before it takes over, the code may have changed once more.
+                    refuse(decided, begin.estate)
                 if begin.errand is not None and begin.inherited is None:
                     return _check(decided, begin)
                 return int(Instance(app, decided, begin).run(inline=inline, leaving=leaving))
@@ -66,11 +71,7 @@ def go_on_without(error: PyworkersError, given: Mapping[str, object], begin: Beg
 
 def _check(decided: Plan, begin: Beginning) -> int:
     """Find out for a master that runs whether this program could take over, and tell it so."""
-    from pyworkers._succession import refuse
-
     assert begin.errand is not None
-    assert begin.estate is not None
-    refuse(decided, begin.estate)
     if decided.instance.strict and (found := _audit.findings(decided.run.syslog)):
         raise UsageError(f"strict is on, and the fork-safety audit has found something: {found[0]}")
     begin.errand.prove()

@@ -107,7 +107,7 @@ class Instance:
         if "logging" in sys.modules or may_log(spec.function for spec in self._declaration.handlers):
             # Now rather than in each worker.
             self._journal.lead(self._app.log)
-        runtime_of(self._app).journal = self._journal
+        runtime_of(self._app).journal, runtime_of(self._app).place.shard = self._journal, self._plan.shard
         try:
             # Python 3.12 warns at each fork of a process with threads; where warnings are errors, that error would
             # come after the fork, and cost us the pid.
@@ -115,7 +115,7 @@ class Instance:
                 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
                 yield
         finally:
-            runtime_of(self._app).journal = None
+            runtime_of(self._app).journal = runtime_of(self._app).place.shard = None
             self._journal.close()
 
     def _structure(self) -> Structure | None:
@@ -139,12 +139,15 @@ class Instance:
     def _enter(self, trapped: MasterSignals) -> int | None:
         """Become the one instance, in the process that stays; return None, or the code to leave with."""
         run = self._plan.run
+        if not self._plan.assignment:
+            self._log(INFO, "no PINs for this shard; master exits")
+            return ExitCode.OK
         if self._lock is not None:
             wait_s = 0.0 if run.if_running != "wait" else math.inf if run.wait_s is None else run.wait_s
             stop_timeout = max(worker.stop_timeout for worker in self._plan.workers)
             entry, tenure = enter(Gate(self._lock, trapped, stop_timeout, self._log), wait_s)
             if entry is Entry.STOPPED:
-                return ExitCode.OK
+                return self._plan.cut_codes[False]
             if tenure is not None:
                 # cron mails every line that a job prints.
                 quiet = run.if_running == "exit" and not (self._plan.instance.debug or os.isatty(2))
@@ -226,7 +229,7 @@ class Instance:
             return code or ExitCode.FAILED
         return code
 
-    def _run_on_start(self, trapped: MasterSignals) -> ExitCode | None:
+    def _run_on_start(self, trapped: MasterSignals) -> int | None:
         """Run the `on_start` functions; return None, or the code to leave with.
 
         After a reload, it is too late for that: there are workers, and the loop goes on with them, if without new code.
@@ -242,7 +245,7 @@ class Instance:
                 why = process.signal_name(stop.signum)
                 self._log(WARNING, f"stopped in on_start function={name_of(function)} reason={why}")
             # The loop finds the same signal, and stops the workers.
-            return None if has_workers else ExitCode.OK
+            return None if has_workers else self._plan.cut_codes[stop.signum == signals.INTERRUPT]
         except (Exception, SystemExit) as error:  # noqa: BLE001  (the user's code may raise what it likes)
             what = f"on_start function={name_of(function)} raised"
             self._log(ERROR, what if has_workers else f"{what}; nothing was started", error)

@@ -131,6 +131,10 @@ OPTIONS: Mapping[str, Option] = {
             "what to do where the lock is taken: leave with 0 (default), leave with 75, or wait",
         ),
         Option(
+            "shard", "run", str, v.check_shard, "K/N",
+            "run every Nth PIN from the Kth on; slurm/N, kubernetes/N, nomad/N, mpi/N and env:NAME/N find out K",
+        ),
+        Option(
             "syslog", "run", v.parse_syslog, v.check_address, "ADDRESS",
             f"log to syslog (default address: {v.SYSLOG_DEFAULT})",
         ),

@@ -12,7 +12,7 @@ from pyworkers._core.typed import cast
 from pyworkers._core.types import FIRST_SPARE, Pin, Restart, SlotPlan
 from pyworkers._declare import Declaration
 from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings
-from pyworkers.errors import DeclarationError, UsageError
+from pyworkers.errors import DeclarationError, ExitCode, UsageError
 
 
 @record
@@ -23,7 +23,8 @@ class Plan:
         assignment: The handler of each PIN, by its place in the declaration.
         workers: The options of each handler, in the same order.
         catch_all: The place of the handler that can have more PINs or fewer; None where there is no such handler, or
-            only one PIN runs.
+            only some of all PINs run: those that it could add may run elsewhere.
+        shard: Which one of how many this is, whose PINs alone are in the assignment; None where it is all.
     """
 
     instance: InstanceSettings
@@ -31,6 +32,15 @@ class Plan:
     assignment: Mapping[Pin, int]
     workers: tuple[WorkerSettings, ...]
     catch_all: int | None = None
+    shard: tuple[int, int] | None = None
+
+    @property
+    def cut_codes(self) -> tuple[int, int]:
+        """The exit codes for a stop, and for one by INT, that comes before all PINs have ended normally.
+
+        Engines take 0 for work that is done: they would forget a shard that was merely asked to leave.
+        """
+        return (0, 0) if self.shard is None else (int(ExitCode.STOPPED), int(ExitCode.CUT_BY_INT))
 
     def spares(self) -> dict[Pin, int]:
         """Return the seats of the spares, and each one's handler; a handler without a PIN needs none."""
@@ -93,20 +103,28 @@ def plan(declaration: Declaration, given: Mapping[str, object], only: int | None
         assignment = scheduler.assign([spec.claim for spec in declaration.handlers], instance.workers)
     except scheduler.AssignmentError as error:
         raise DeclarationError(str(error)) from None
+    run, shard = _settings.run_settings(values), None
+    if run.shard is not None:
+        # Not loaded for a run of all PINs.
+        from pyworkers import _shards
+
+        shard = _shards.resolve(run.shard, os.environ)
+        instance = _shards.placed(instance, shard)
+        assignment = scheduler.share(assignment, *shard)
     if only is not None:
         if only not in assignment:
-            raise UsageError(f"--only {only}: no handler has this PIN; there are {_ranges(list(assignment))}")
+            where = "no handler" if shard is None else f"no handler of {instance.name}"
+            raise UsageError(f"--only {only}: {where} has this PIN; there are {_ranges(list(assignment))}")
         assignment = {Pin(only): assignment[Pin(only)]}
     workers = tuple(_settings.worker_settings({**values, **spec.options}) for spec in declaration.handlers)
     _check(declaration, instance, workers)
     catch_all = [place for place, spec in enumerate(declaration.handlers) if spec.claim.pins is None]
-    scalable = catch_all[0] if catch_all and only is None else None
-    run = _settings.run_settings(values)
+    scalable = catch_all[0] if catch_all and only is None and shard is None else None
     if run.metrics_address is not None:
         _require("prometheus_client", "--metrics-address", "metrics")
     if run.reload:
         _require("watchfiles", "--reload", "reload")
-    return Plan(instance, run, assignment, workers, scalable)
+    return Plan(instance, run, assignment, workers, scalable, shard)
 
 
 def _require(module: str, flag: str, extra: str) -> None:

@@ -90,10 +90,13 @@ class InstanceSettings:
 class RunSettings:
     """How this one run is meant; not the app's business, so only flags and variables say it."""
 
-    # The original's rule, made for cron: a second instance leaves quietly.
+    # The original's rule, made for cron: a second instance leaves quietly. A shard fails instead, since engines take 0
+    # for work that is done.
     if_running: Literal["exit", "fail", "wait"] = "exit"
     # How long `wait` waits; None is for ever, as flock(1) does without --timeout.
     wait_s: float | None = None
+    # Off: all PINs, whatever the environment says. Which K it is, `_shards` finds out.
+    shard: str | None = None
     # The address of the syslog daemon; None logs to stderr, as every supervisor of containers expects.
     syslog: str | None = None
     daemon: bool = False
@@ -176,7 +179,8 @@ def worker_settings(values: Mapping[str, Any]) -> WorkerSettings:
 def run_settings(values: Mapping[str, Any]) -> RunSettings:
     """Pick the options of the run out of checked values."""
     given = _picked(values, RunSettings)
-    given["if_running"], given["wait_s"] = values.get("if_running", ("exit", None))
+    otherwise = "exit" if given.get("shard") is None else "fail"
+    given["if_running"], given["wait_s"] = values.get("if_running", (otherwise, None))
     if given.get("daemon") and given.get("syslog") is None:
         given["syslog"] = SYSLOG_DEFAULT
     return RunSettings(**given)

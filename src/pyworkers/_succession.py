@@ -54,6 +54,7 @@ class Estate:
 
     Attributes:
         lock_file: An absolute path.
+        shard: K and N; None where this instance runs all PINs.
         mask: The signal mask that the master was started with.
         spared: Children that only their owner may reap; None where this process adopts nobody.
         children: Those that are to be reaped: workers, and what else the master has forked.
@@ -63,6 +64,7 @@ class Estate:
 
     name: str
     lock_file: str | None
+    shard: tuple[int, int] | None
     mask: frozenset[int]
     kept: Kept
     spared: frozenset[Pid] | None
@@ -114,6 +116,7 @@ def describe(works: Works) -> Estate:
     return Estate(
         name=instance.name,
         lock_file=_absolute(instance.lock_file),
+        shard=works.parts.plan.shard,
         mask=works.parts.trapped.inherited_mask,
         kept=Kept(
             cells=works.roster.cells.fileno(),
@@ -154,6 +157,12 @@ def refuse(decided: Plan, left: Estate) -> None:
         raise UsageError(
             f"lock_file cannot change by a reload, from {left.lock_file} to {wanted}: stop the instance and start it"
         )
+    held = {slot.plan.pin for slot in left.legacy.slots if not is_spare(slot.plan.pin)}
+    if decided.shard != left.shard or (left.shard is not None and held != set(decided.assignment)):
+        # Whoever has one of them now does not reload in the same instant.
+        raise UsageError(
+            "the PINs of a shard cannot change by a reload, since another shard may have them: stop all and start them"
+        )
 
 
 def _absolute(path: str | None) -> str | None:
@@ -180,4 +189,5 @@ def stand_in(left: Estate, given: Mapping[str, object]) -> tuple[App, Plan]:
         _settings.run_settings(values),
         {pin: place for place, own in enumerate(pins.values()) for pin in own},
         tuple(_settings.worker_settings({}) for _ in declaration_of(app).handlers),
+        shard=left.shard,
     )

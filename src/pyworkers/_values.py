@@ -191,6 +191,15 @@ def check_if_running(value: object) -> tuple[str, float | None]:
     _expected("exit, fail, wait or wait:SECONDS")
 
 
+def check_shard(value: object) -> str | None:
+    if value is None:
+        return None
+    # Not loaded for a run of all PINs.
+    from pyworkers import _shards
+
+    return _shards.check(value)
+
+
 def check_address(value: object) -> str | None:
     if value is None:
         return None

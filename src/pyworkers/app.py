@@ -185,6 +185,11 @@ class App(Flag):
         return self._runtime.place.pin
 
     @property
+    def shard(self) -> tuple[int, int] | None:
+        """K and N of `--shard`, in hooks and handlers; None where this instance runs all PINs."""
+        return self._runtime.place.shard
+
+    @property
     def generation(self) -> int:
         """The number of this attempt, larger than that of any earlier attempt of this instance; 0 outside a worker.
 

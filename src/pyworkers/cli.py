@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VERBS = {
     "run": "run the app in the foreground until its workers have ended (this is the default)",
     "check": "import the app, print the map of its PINs, its options and the fork-safety audit, and fork nothing",
-    "export": "systemd, cron or kubernetes: print a unit, a crontab line or a manifest that runs the app like this",
+    "export": "systemd, cron, kubernetes or slurm: print what has the app run like this there",
 }
 
 OPERATIONS = {
@@ -46,7 +46,8 @@ pins; USR1 and USR2 go to every worker.
 
 Exit codes: 0 all workers ended normally, or stopped gracefully; 1 a PIN has failed, a worker had to be interrupted or
 killed in a stop, or on_stop raised; 2 usage, a bad app, on_start raised, or strict has findings, and no worker was
-started; 75 another instance holds the lock; or what App.stop_all asked for.
+started; 75 another instance holds the lock; 143, by INT 130, a shard was stopped before its PINs had ended; or what
+App.stop_all asked for.
 """
 
 
@@ -90,6 +91,9 @@ def _run(arguments: list[str]) -> int:
     verb = arguments.pop(0) if arguments[:1] and arguments[0] in VERBS else "run"
     kind = _kind(arguments) if verb == "export" else None
     parser = _parser()
+    if kind is not None:
+        parser.add_argument("--shards", metavar="N", help="of slurm and kubernetes: divide the PINs into N shards")
+        parser.add_argument("--kind", metavar="Job|StatefulSet", help="of kubernetes with --shards (default: Job)")
     parsed = parser.parse_args(arguments)
     texts: dict[str, str] = {name: text for name in OPTIONS if (text := getattr(parsed, name)) is not None}
     given = {name: from_text(OPTIONS[name], text, OPTIONS[name].flag) for name, text in texts.items()}
@@ -112,9 +116,10 @@ def _run(arguments: list[str]) -> int:
         print(text)  # noqa: T201  (that is what check is for)
         return ExitCode.OK if would_start else ExitCode.USAGE
     if kind is not None:
-        from pyworkers._export.kinds import exported
+        from pyworkers._export.kinds import exported, requested
 
-        print(exported(kind, declaration_of(app), given, parsed.app, texts), end="")  # noqa: T201  (as above)
+        request = requested(kind, parsed.shards, parsed.kind)
+        print(exported(request, declaration_of(app), given, parsed.app, texts), end="")  # noqa: T201  (as above)
         return ExitCode.OK
     return _compose.main(app, given, only, begin=begin, inline=parsed.inline, leaving=True)
 

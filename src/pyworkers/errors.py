@@ -28,10 +28,13 @@ class ExitCode(enum.IntEnum):
     """`status` and the other verbs: no such instance runs. The code of LSB and systemctl."""
     BUSY = 75
     """Master: another instance holds the lock (`--if-running=fail`, or `wait` ran out). EX_TEMPFAIL of sysexits.h."""
+    CUT_BY_INT = 130
+    """Master: a shard was stopped by INT before all of its PINs had ended, 128 + SIGINT."""
     INTERRUPTED = 131
     """Worker: left by the interrupt, 128 + SIGQUIT as a shell counts."""
     STOPPED = 143
-    """Worker: left at a checkpoint because it was asked to stop, 128 + SIGTERM."""
+    """Worker: left at a checkpoint because it was asked to stop, 128 + SIGTERM.
+    Master: a shard was asked to stop before all of its PINs had ended; engines take 0 for work that is done."""
     STOP_ALL = 254
     """Master: what `App.stop_all` sets by default, as the original's exitAll does."""
 

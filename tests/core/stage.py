@@ -39,8 +39,9 @@ class Stage:
         *plans: SlotPlan,
         jitter: Callable[[float], float] = lambda delay_s: delay_s,
         catch_all: SlotPlan | None = None,
+        cut_codes: tuple[int, int] = (0, 0),
     ) -> None:
-        self.core = Supervisor(plans or [SlotPlan(Pin(0))], jitter, catch_all)
+        self.core = Supervisor(plans or [SlotPlan(Pin(0))], jitter, catch_all, cut_codes)
         self.now = START
         self.history: list[tuple[float, m.Effect]] = []
         self.forks_fail = False

@@ -544,7 +544,7 @@ def test_stop_during_the_restart_of_a_group_starts_nobody() -> None:
     stage.exit(Exited(1), 0)
 
     assert stage.feed(GRACEFUL) == [m.StopStarted("SIGTERM", StopKind.GRACEFUL, 2)]
-    assert stage.state(0) == Finished()
+    assert stage.state(0) == Finished(cut=True)
     assert stage.exit(Exited(143), 1) == [m.WorkerEnded(Pin(1), N1, Exited(143), 10.0, Next.STOPPED, 0.0, Purpose.STOP)]
     assert stage.exit(Exited(143), 2)[1:] == [m.AllEnded(stopped=True, exit_code=0), m.Finish(0, stopped=True)]
 

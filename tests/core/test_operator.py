@@ -164,7 +164,7 @@ def test_restart_brings_dismissed_spares_back() -> None:
     stage.start()
     stage.exit(Exited(0))
     stage.exit(Exited(143), FIRST_SPARE)
-    assert stage.state(FIRST_SPARE) == Finished()
+    assert stage.state(FIRST_SPARE) == Finished(cut=True)
 
     stage.feed(restart(0))
     assert [effect.pin for effect in only(stage.tick(), m.Spawn)] == [0, FIRST_SPARE]
@@ -286,12 +286,12 @@ def test_bad_counts_are_refused(count: int) -> None:
 
 
 def test_without_a_catch_all_nothing_can_be_scaled() -> None:
-    """Every other handler has said which PINs are its own."""
+    """Every other handler has said which PINs are its own; and what a shard could add, others may have."""
     stage = Stage()
     stage.start()
 
     assert stage.feed(scale(2)) == [
-        m.RequestRefused("test", "no worker is without pins, and only such a one can have more or fewer")
+        m.RequestRefused("test", "only a worker without pins can have more or fewer, and none of a shard or of --only")
     ]
 
 

@@ -244,7 +244,7 @@ def test_permanent_failure_code_in_a_stop_fails_nothing() -> None:
 
     assert (ended.follows, ended.given_up, ended.is_failure) == (Next.STOPPED, None, False)
     assert rest == [m.AllEnded(stopped=True, exit_code=0), m.Finish(0, stopped=True)]
-    assert stage.state() == Finished()
+    assert stage.state() == Finished(cut=True)
 
 
 def test_failed_pins_are_named_in_order() -> None:

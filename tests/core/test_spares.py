@@ -488,7 +488,7 @@ def test_spare_without_a_process_does_not_delay_the_end() -> None:
     _in_backoff(stage)
 
     assert stage.exit(Exited(0))[1:] == _end(0)
-    assert stage.state(S1) == Finished()
+    assert stage.state(S1) == Finished(cut=True)
     assert stage.advance(60.0) == []
 
 
@@ -618,7 +618,7 @@ def test_stop_in_a_backoff_of_a_spare_forks_none() -> None:
     _in_backoff(stage)
     stage.feed(GRACEFUL)
 
-    assert stage.state(S1) == Finished()
+    assert stage.state(S1) == Finished(cut=True)
     assert stage.exit(Exited(143), 0)[1:] == _end(0, stopped=True)
 
 

@@ -59,7 +59,7 @@ def test_stop_during_backoff_spawns_nothing() -> None:
     assert stage.feed(GRACEFUL) == [
         m.StopStarted("SIGTERM", StopKind.GRACEFUL, 1), _act(Action.TERMINATE, 1)
     ]  # fmt: skip
-    assert stage.state(0) == Finished()
+    assert stage.state(0) == Finished(cut=True)
     assert stage.wakes_in == 0.25
     assert not only(stage.advance(60.0), m.Spawn)
 
@@ -388,7 +388,7 @@ def test_abandoned_worker_that_ends_after_all_is_reported() -> None:
     late = stage.exit(Signaled(9), 0)
 
     assert late == [m.WorkerEnded(Pin(0), Attempt(1), Signaled(9), 3.0, Next.STOPPED)]
-    assert stage.state(0) == Finished()
+    assert stage.state(0) == Finished(cut=True)
     assert stage.exit(Exited(143), 1)[1:] == _end(1)
 
 

@@ -397,7 +397,7 @@ def test_handler_knows_who_it_is_and_nothing_is_left_of_it() -> None:
     seen = list[object]()
 
     def sell() -> None:
-        seen.extend([app.pin, app.generation, app.previous])
+        seen.extend([app.pin, app.generation, app.previous, app.shard])
         app.sleep(1)
 
     app = app_of(sell)
@@ -408,10 +408,10 @@ def test_handler_knows_who_it_is_and_nothing_is_left_of_it() -> None:
     signal.set_wakeup_fd(wakeup)
 
     run_handler(app, sell)
-    run_handler(app, sell, pin=4, previous=last, generation=7, stop_at=1)
+    run_handler(app, sell, pin=4, previous=last, generation=7, shard=(1, 2), stop_at=1)
 
-    assert seen == [3, 1, None, 4, 7, last]
-    assert (app.pin, app.generation, app.previous, app._pending) == (None, 0, None, False)
+    assert seen == [3, 1, None, None, 4, 7, last, (1, 2)]
+    assert (app.pin, app.generation, app.previous, app.shard, app._pending) == (None, 0, None, None, False)
     assert app._runtime is runtime
     app.checkpoint()
     assert descriptors_of_this_process() == descriptors

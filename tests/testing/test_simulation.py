@@ -156,6 +156,14 @@ def test_worker_that_ends_by_itself_during_the_stop_does_so() -> None:
     assert facts(timeline) == [(0, 62, "exit=0", "finished")]
 
 
+def test_stop_of_a_shard_has_the_code_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a real instance: 143 where there was work left, 0 where there was none."""
+    monkeypatch.setenv("PYWORKERS_SHARD", "0/2")
+
+    assert simulate(app_with(), {}, stop_after=60).exit_code == 143
+    assert simulate(app_with(), {0: Life(exit=0, after=60, leaves_after=3)}, stop_after=59).exit_code == 0
+
+
 def test_stop_in_a_backoff_respawns_nobody() -> None:
     """The instance ends at once."""
     timeline = simulate(app_with(backoff=(10, 10)), {0: Life(exit=1)}, stop_after=5)

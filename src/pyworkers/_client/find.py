@@ -60,7 +60,9 @@ def find(target: str | None, lock_file: str | None, *, anywhere: bool = True) ->
         return alive[0]
     if alive:
         several = ", ".join(f"{found.name} pid={found.pid} in {found.directory}" for found in alive)
-        raise UsageError(f"{len(alive)} instances run: {several}; say which by --lock-file, or from its directory")
+        raise UsageError(
+            f"{len(alive)} instances run: {several}; say which by its name or --lock-file, or from its directory"
+        )
     if lock_file is not None and not candidates:
         path = os.path.abspath(lock_file)
         return Found("", f"the instance of {path}", None, os.getcwd(), path, f"{path}.sock", 0, 0.0, alive=True)

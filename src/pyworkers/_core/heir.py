@@ -45,6 +45,7 @@ class Heir(Supervisor):
         legacy: What the one before it has left.
         rolling: Whether the workers with the old code are to be replaced; not where there is no new code after all.
         catch_all: As of any supervisor.
+        cut_codes: The same.
 
     Attributes:
         has_code: Whether there is new code.
@@ -58,12 +59,13 @@ class Heir(Supervisor):
         *,
         rolling: bool = True,
         catch_all: SlotPlan | None = None,
+        cut_codes: tuple[int, int] = (0, 0),
     ) -> None:
         declared = {plan.pin: plan for plan in plans}
         left = {memory.plan.pin: memory for memory in legacy.slots}
         self._gone = [pin for pin, memory in left.items() if pin not in declared and _has_process(memory)]
         kept = [replace(left[pin].plan, handler=_NO_HANDLER, group=None) for pin in self._gone]
-        super().__init__([*declared.values(), *kept], jitter, catch_all)
+        super().__init__([*declared.values(), *kept], jitter, catch_all, cut_codes)
         self._announced = legacy.announced
         self._new = [pin for pin in declared if pin not in left]
         for pin, slot in self._slots.items():
@@ -85,7 +87,7 @@ class Heir(Supervisor):
 
     def next_deadline(self) -> float | None:
         """Return the instant at which `DeadlineReached` is due, or None where nothing ever is."""
-        at = min(self._next_wake() or NEVER, self._roll.wakes_at())
+        at = min(super().next_deadline() or NEVER, self._roll.wakes_at())
         return None if at == NEVER else at
 
     def _start(self) -> list[Effect]:

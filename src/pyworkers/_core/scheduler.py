@@ -109,6 +109,14 @@ def scaled(own: Collection[Pin], others: Collection[Pin], count: int) -> tuple[l
     return added, removed
 
 
+def share(assignment: Mapping[Pin, int], index: int, count: int) -> Mapping[Pin, int]:
+    """Return what falls to one of `count` shards: of the PINs in ascending order, every one whose place is its index.
+
+    Dealt out in turn, so that each shard gets of each handler's range, and sizes differ by at most one.
+    """
+    return {pin: place for number, (pin, place) in enumerate(assignment.items()) if number % count == index}
+
+
 def _fill(taken: dict[Pin, int], rest: list[Pin], place: int, handler: str, workers: int | None) -> None:
     if workers is None:
         raise AssignmentError(

@@ -133,7 +133,7 @@ class Slot:
         """Set foot on the ladder, or on a steeper one, because the instance stops."""
         match self.state:
             case Backoff():
-                self.state = Finished()
+                self.state = Finished(cut=True)
                 return []
             case Stopping(acted=acted) as state if kind is StopKind.GRACEFUL:
                 # On its way already: the ladder that it is on ends no later than a new one would.
@@ -278,9 +278,10 @@ class Slot:
         stopping = purpose in (Purpose.STOP, Purpose.SCALE) or isinstance(state, Abandoned)
         lifetime_s, delay_s = now - state.spawned_at, 0.0
         given_up = None
-        if stopping or (normal and self.plan.restart is not Restart.ALWAYS):
+        done = normal and self.plan.restart is not Restart.ALWAYS
+        if stopping or done:
             follows = Next.FINISHED if normal else Next.STOPPED
-            self.state = Retired() if purpose is Purpose.SCALE else Finished()
+            self.state = Retired() if purpose is Purpose.SCALE else Finished(cut=not done)
         elif (given_up := self._given_up(code, now, asked=purpose)) is not None:
             follows = Next.FAILED
             self.state = Failed()

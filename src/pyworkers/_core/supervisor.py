@@ -11,11 +11,11 @@ It never sees a pid, a descriptor, a signal's meaning or a clock. Rules that a c
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from pyworkers._core import messages as m
+from pyworkers._core.ending import ending
 from pyworkers._core.groups import Group, grouped
 from pyworkers._core.messages import Effect, Event, StopKind
 from pyworkers._core.records import replace
@@ -40,6 +40,7 @@ from pyworkers._core.types import (
     SlotState,
     is_spare,
 )
+from pyworkers._core.wakes import Wakes
 
 DEADLINES_PER_WAKE = 64
 """Deadlines met in one go before the shell looks at its signals again: 64 forks take about 20 ms."""
@@ -54,13 +55,19 @@ class Supervisor:
             fork in the same instant. Injected, because the core has no dice.
         catch_all: What a PIN of the handler that can be scaled has in common with the others; None where there is
             no such handler.
+        cut_codes: The exit code where a stop came before all PINs had ended normally, and where an interrupt did.
     """
 
     def __init__(
-        self, plans: Iterable[SlotPlan], jitter: Callable[[float], float], catch_all: SlotPlan | None = None
+        self,
+        plans: Iterable[SlotPlan],
+        jitter: Callable[[float], float],
+        catch_all: SlotPlan | None = None,
+        cut_codes: tuple[int, int] = (0, 0),
     ) -> None:
         self._jitter = jitter
         self._catch_all = catch_all
+        self._cut_codes = cut_codes
         self._slots = {plan.pin: Slot(plan, jitter) for plan in sorted(plans, key=lambda plan: plan.pin)}
         self._groups = grouped(self._slots.values())
         self._recycling = Turns()
@@ -70,7 +77,7 @@ class Supervisor:
         # How many PINs each handler has that may still need a worker.
         self._open_pins = Counter(slot.plan.handler for pin, slot in self._slots.items() if not is_spare(pin))
         self._now = -NEVER
-        self._wakes: list[tuple[float, Pin]] = []
+        self._wakes = Wakes()
         self._open_count = len(self._slots)
         self._live_count = 0
         self._never_up_count = self._open_pins.total()
@@ -91,15 +98,18 @@ class Supervisor:
         effects += self._balance_spares()
         if self._open_count == 0 and not self._over:
             self._over = True
-            stopped = self._stop_kind is not None
-            failed = tuple(pin for pin, slot in self._slots.items() if isinstance(slot.state, Failed))
-            code = self._asked_code if self._asked_code is not None else int(self._torn or bool(failed))
-            effects += [m.AllEnded(stopped, code, failed), m.Finish(code, stopped)]
+            effects += ending(
+                self.snapshot(),
+                stopped=self._stop_kind is not None,
+                torn=self._torn,
+                asked_code=self._asked_code,
+                cut_code=self._cut_codes[self._interrupted],
+            )
         return effects
 
     def next_deadline(self) -> float | None:
         """Return the instant at which `DeadlineReached` is due, or None where nothing ever is."""
-        return self._next_wake()
+        return self._wakes.next_at(self._slots)
 
     def snapshot(self) -> Mapping[Pin, SlotState]:
         """Return the state of every slot, in the order of the PINs; of those that were taken away, none."""
@@ -233,7 +243,11 @@ class Supervisor:
     def _scale(self, reason: str, count: int, *, relative: bool) -> list[Effect]:
         plan = self._catch_all
         if plan is None:
-            return [m.RequestRefused(reason, "no worker is without pins, and only such a one can have more or fewer")]
+            return [
+                m.RequestRefused(
+                    reason, "only a worker without pins can have more or fewer, and none of a shard or of --only"
+                )
+            ]
         pins = {pin: slot for pin, slot in self._slots.items() if not is_spare(pin) and not retires(slot.state)}
         own = [pin for pin, slot in pins.items() if slot.plan.handler == plan.handler]
         count = len(own) + count if relative else count
@@ -273,10 +287,9 @@ class Supervisor:
     def _meet_deadlines(self) -> list[Effect]:
         effects: list[Effect] = []
         for _ in range(DEADLINES_PER_WAKE):
-            at = self._next_wake()
-            if at is None or at > self._now:
+            pin = self._wakes.take(self._slots, self._now)
+            if pin is None:
                 break
-            _, pin = heapq.heappop(self._wakes)
             slot = self._slots[pin]
             before = slot.state
             spare = self._spare_for(slot)
@@ -287,14 +300,6 @@ class Supervisor:
                 spare.give(self._now)
                 self._settle(spare, before)
         return effects
-
-    def _next_wake(self) -> float | None:
-        while self._wakes:
-            at, pin = self._wakes[0]
-            if self._slots[pin].wakes_at() == at:
-                return at
-            heapq.heappop(self._wakes)
-        return None
 
     def _spare_for(self, slot: Slot) -> Slot | None:
         """Return a process that waits for just this: a PIN of its handler is due."""
@@ -340,10 +345,4 @@ class Supervisor:
             self._dumping.join(None, pin)
         elif isinstance(before, Hung):
             self._dumping.leave(None, pin)
-        at = slot.wakes_at()
-        if at < NEVER:
-            heapq.heappush(self._wakes, (at, pin))
-        if len(self._wakes) > 4 * len(self._slots) + 64:
-            # Instants that were put off stay in the heap until they come; many in a row must not make it grow.
-            self._wakes = [(slot.wakes_at(), pin) for pin, slot in self._slots.items() if slot.wakes_at() < NEVER]
-            heapq.heapify(self._wakes)
+        self._wakes.note(slot, self._slots)

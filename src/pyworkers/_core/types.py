@@ -234,7 +234,9 @@ class Killing:
 
 @record
 class Finished:
-    """No process, and none will follow: a normal end, or the instance is stopping."""
+    """No process, and none will follow: a normal end, or, where it was cut short of that, the instance is stopping."""
+
+    cut: bool = False
 
 
 @record

@@ -24,6 +24,9 @@ def export(launch: Launch) -> str:
     if launch.lock_file is None:
         # Else there would be one instance more each minute.
         more.append(f"--lock-file={os.path.join(launch.directory, launch.name.replace('/', '-'))}.lock")
+    if "shard" in launch.said and "if_running" not in launch.said:
+        # Else a shard that runs would be a failure, and a mail, each minute.
+        more.append("--if-running=exit")
     if "daemon" not in launch.said:
         more.append("--daemon")
     words = launch.command(launch.interpreter, *more)

@@ -1,4 +1,4 @@
-"""A manifest of Kubernetes: a StatefulSet of one pod, for PINs that never end.
+"""A manifest of Kubernetes: a StatefulSet of one pod, or of one for each shard, for PINs that never end.
 
 Not a Deployment, whose new pod may start while the old one still runs on a node that is not heard of: a StatefulSet
 has at most one pod of an ordinal, and a PIN must never have two processes.
@@ -11,7 +11,7 @@ import re
 from pyworkers._export.launch import Launch
 
 NAME_MAX = 52
-"""A label of 63 characters is made of it and of a revision's hash: `controller-revision-hash`."""
+"""A label of 63 characters is made of it and of a revision's hash, or of a shard's number: RFC 1123."""
 
 
 def export(launch: Launch) -> str:
@@ -20,21 +20,50 @@ def export(launch: Launch) -> str:
     Raises:
         UsageError: It has an option that has no place in a container.
     """
-    launch.refuse("kubernetes", daemon="a container ends with its process 1", notify_fd="a probe asks for that")
-    # What holds the lock, where it is on a volume, is the pod before this one.
-    more = ("--if-running=wait",) if launch.lock_file is not None and "if_running" not in launch.said else ()
-    # The path of modules is this machine's; the image has its own.
-    variables = {name: text for name, text in launch.variables.items() if name.startswith("PYWORKERS_")}
+    sharded = launch.shards is not None
     return _MANIFEST.format(
-        name=_label(launch.name),
-        command=_list(launch.command("python", *more)),
         ping=_list(("python", "-m", "pyworkers", "ping", launch.target)),
         status=_list(("python", "-m", "pyworkers", "status", launch.target)),
-        stop_s=launch.stop_s,
-        seats=launch.seats,
-        environment=_environment(variables),
+        replicas=_SHARDS.format(shards=launch.shards) if sharded else _ONE,
+        **fields(launch, *((_INDEX,) if sharded else ())),
     )
 
+
+def fields(launch: Launch, *variables: str) -> dict[str, object]:
+    """Return what stands in every manifest, with these items of `env` among its variables.
+
+    Raises:
+        UsageError: It has an option that has no place in a container.
+    """
+    launch.refuse("kubernetes", daemon="a container ends with its process 1", notify_fd="a probe asks for that")
+    # What holds the lock, where it is on a volume, is the pod before this one.
+    more = ["--if-running=wait"] if launch.lock_file is not None and "if_running" not in launch.said else []
+    if launch.shards is not None:
+        more.append(f"--shard=kubernetes/{launch.shards}")
+    # The path of modules is this machine's; the image has its own.
+    ours = [(name, text) for name, text in launch.variables.items() if name.startswith("PYWORKERS_")]
+    items = (*variables, *(f"{{name: {name}, value: {_quoted(text)}}}" for name, text in ours))
+    return {
+        "name": _label(launch.name),
+        "command": _list(launch.command("python", *more)),
+        "stop_s": launch.stop_s,
+        "seats": launch.seats,
+        "environment": "\n          env:" + "".join(f"\n            - {item}" for item in items) if items else "",
+    }
+
+
+_ONE = """\
+  # One pod, and never two: a StatefulSet starts a pod only when the one before it is known to be gone.
+  replicas: 1"""
+
+_SHARDS = """\
+  # One pod for each shard, and never two: a StatefulSet starts a pod only when the one before it is known to be gone.
+  replicas: {shards}
+  podManagementPolicy: Parallel"""
+
+# The ordinal, by the name that it has in a Job; a label from Kubernetes 1.28 on.
+_INDEX = """\
+{name: JOB_COMPLETION_INDEX, valueFrom: {fieldRef: {fieldPath: "metadata.labels['apps.kubernetes.io/pod-index']"}}}"""
 
 _MANIFEST = """\
 # kubectl apply -f -, once image and resources are those of your app.
@@ -46,8 +75,7 @@ metadata:
   labels:
     app.kubernetes.io/name: {name}
 spec:
-  # One pod, and never two: a StatefulSet starts a pod only when the one before it is known to be gone.
-  replicas: 1
+{replicas}
   serviceName: {name}
   selector:
     matchLabels:
@@ -80,13 +108,6 @@ spec:
 def _label(name: str) -> str:
     """Return the name as RFC 1123 has a label."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower())[:NAME_MAX].strip("-") or "app"
-
-
-def _environment(variables: dict[str, str]) -> str:
-    if not variables:
-        return ""
-    lines = [f"\n            - {{name: {name}, value: {_quoted(text)}}}" for name, text in variables.items()]
-    return "\n          env:" + "".join(lines)
 
 
 def _list(words: tuple[str, ...]) -> str:

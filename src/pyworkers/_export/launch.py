@@ -35,11 +35,12 @@ class Launch:
         variables: Those of the environment that it depends on.
         said: The options that flags and variables have set.
         lock_file: Where its lock is; None where it has none.
-        seats: How many processes it keeps.
+        seats: How many processes it keeps; the largest shard, where there are shards.
         stop_s: When after TERM nobody of it can be left, in whole seconds.
         interpreter: The absolute path of Python.
         directory: The directory it runs in.
         user: Who runs it; None for root.
+        shards: How many there are to be, each started by the other system; None where it is one instance.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Launch:
     interpreter: str
     directory: str
     user: str | None
+    shards: int | None = None
 
     def command(self, program: str, *more: str) -> tuple[str, ...]:
         """Return the words of the command line, by this interpreter and with more options."""
@@ -66,7 +68,9 @@ class Launch:
                 raise UsageError(f"export {kind}: leave out {option.flag} (or {option.variable}): {reason}")
 
 
-def launch(declaration: Declaration, decided: Plan, target: str, texts: Mapping[str, str]) -> Launch:
+def launch(
+    declaration: Declaration, decided: Plan, target: str, texts: Mapping[str, str], shards: int | None = None
+) -> Launch:
     """Look at this process, and return how another system starts what it would run.
 
     Args:
@@ -74,6 +78,7 @@ def launch(declaration: Declaration, decided: Plan, target: str, texts: Mapping[
         decided: The plan of the run.
         target: The import string.
         texts: Flags, by the name of the option, as they were written.
+        shards: Into how many shards it is divided.
 
     Raises:
         UsageError: Something of it cannot stand in one line of text.
@@ -86,11 +91,12 @@ def launch(declaration: Declaration, decided: Plan, target: str, texts: Mapping[
         variables={name: os.environ[name] for name in sorted(ours) if name in os.environ},
         said=frozenset({*texts, *from_environment(os.environ)}),
         lock_file=decided.instance.lock_file,
-        seats=len(decided.assignment) + len(decided.spares()),
+        seats=math.ceil(len(decided.assignment) / (shards or 1)) + len(decided.spares()),
         stop_s=stop_s(decided, has_on_stop=bool(declaration.on_stop)),
         interpreter=sys.executable,
         directory=os.getcwd(),
         user=_user(os.geteuid()),
+        shards=shards,
     )
     for text in (made.name, *made.command(made.interpreter), *made.variables.values(), made.directory):
         if not text.isprintable():

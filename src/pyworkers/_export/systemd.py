@@ -27,6 +27,7 @@ def export(launch: Launch) -> str:
         "environment": "".join(f"Environment={_quoted(f'{key}={text}')}\n" for key, text in launch.variables.items()),
         "command": _command(launch.command(launch.interpreter, *more)),
         "tasks": "TasksMax=infinity\n" if launch.seats >= SEATS_MANY else "",
+        "clean": f"SuccessExitStatus={ExitCode.STOPPED:d}\n" if "shard" in launch.said else "",
         "codes": f"{ExitCode.USAGE:d} {ExitCode.STOP_ALL:d}",
         "stop_s": launch.stop_s,
     }
@@ -56,7 +57,7 @@ SyslogIdentifier={name}
 Restart=on-failure
 RestartSec=5
 RestartPreventExitStatus={codes}
-
+{clean}
 # TERM to the master alone, which stops its workers; KILL to all that is left once its own time has run out.
 KillMode=mixed
 TimeoutStopSec={stop_s}

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 SetTitle = Callable[[str], None]
 
+NAME = "pyworkers"
+"""What /proc/PID/comm says: one word. setproctitle puts the beginning of the title there, and who reads /proc/PID/stat
+by its blanks does not find a process that has one in its name: Slurm's proctrack/linuxproc sends it no TERM.
+"""
+
 
 @contextlib.contextmanager
 def titled(title: str) -> Generator[SetTitle | None]:
@@ -30,13 +35,22 @@ def titled(title: str) -> Generator[SetTitle | None]:
     if module is None:
         yield None
         return
+    # First, for already the other one changes it.
+    name_before: str = module.getthreadtitle()
     before: str = module.getproctitle()
     set_title = cast(SetTitle, module.setproctitle)
-    set_title(printable(title))
+    set_name = cast(SetTitle, module.setthreadtitle)
+
+    def set_both(title: str) -> None:
+        set_title(title)
+        set_name(NAME)
+
+    set_both(printable(title))
     try:
-        yield set_title
+        yield set_both
     finally:
         set_title(before)
+        set_name(name_before)
 
 
 def printable(title: str) -> str:

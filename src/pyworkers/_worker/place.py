@@ -20,13 +20,15 @@ class Place:
 
     Attributes:
         probed: Whether the next checkpoint of the main thread is to leave a beat.
+        shard: Of the instance, in its master, too: K and N; None where it runs all PINs, or none.
     """
 
     # So that what a worker writes at its start is on one page, which the kernel copies for it.
-    __slots__ = ("_assignment", "_binding", "_inline_pin", "probed")
+    __slots__ = ("_assignment", "_binding", "_inline_pin", "probed", "shard")
 
     def __init__(self) -> None:
         self.probed = False
+        self.shard: tuple[int, int] | None = None
         self._binding: Binding | None = None
         self._assignment: Assignment | None = None
         self._inline_pin: int | None = None

@@ -54,6 +54,7 @@ def run_handler(  # noqa: PLR0913  (keyword-only)
     signals: Mapping[int, int] | None = None,
     previous: Previous | None = None,
     generation: int = 1,
+    shard: tuple[int, int] | None = None,
     hooks: bool = True,
     sleep: Callable[[float], object] | None = None,
     time_limit: float = 10.0,
@@ -73,6 +74,7 @@ def run_handler(  # noqa: PLR0913  (keyword-only)
         signals: For other signals, the checkpoint at which each arrives: `{3: signal.SIGUSR1}`.
         previous: What `App.previous` shall be; by default None, as in the first worker of a PIN.
         generation: What `App.generation` shall be.
+        shard: What `App.shard` shall be.
         hooks: Whether the `on_worker_warm`, `on_worker_start` and `on_worker_exit` functions run around the handler.
         sleep: Is called instead of sleeping, with the seconds; by default nothing is.
         time_limit: In seconds, for a handler that does not end.
@@ -117,6 +119,7 @@ def run_handler(  # noqa: PLR0913  (keyword-only)
             dump_descriptor=-1,
         )
         who = place, Attempt(1 if previous is None else previous.attempt + 1)
+        runtime.place.shard = shard
         runtime.bind(binding, who, Assignment(*who, 0, generation, previous))
         try:
             code = _run(runtime, spec, place, declaration if hooks else Declaration({}))

@@ -124,7 +124,7 @@ class _World:
     def __init__(
         self, decided: Plan, names: list[str], lives: dict[Pin, Iterator[Life]], jitter: Callable[[float], float]
     ) -> None:
-        self._core = Supervisor(decided.slot_plans(), jitter)
+        self._core = Supervisor(decided.slot_plans(), jitter, cut_codes=decided.cut_codes)
         self._now = 0.0
         self._names = {pin: names[place] for pin, place in decided.assignment.items()}
         self._lives = lives

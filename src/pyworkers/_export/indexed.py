@@ -1,0 +1,71 @@
+"""A manifest of Kubernetes for shards whose PINs end: an Indexed Job, each index of which is tried until it is done."""
+
+from __future__ import annotations
+
+from pyworkers._export import kubernetes
+from pyworkers._export.launch import Launch
+from pyworkers.errors import ExitCode
+
+
+def export(launch: Launch) -> str:
+    """Return the manifest, with placeholders for the image and what it needs.
+
+    Raises:
+        UsageError: It has an option that has no place in a container.
+    """
+    shards = launch.shards or 1
+    return _MANIFEST.format(
+        shards=shards,
+        usage=int(ExitCode.USAGE),
+        stop_all=int(ExitCode.STOP_ALL),
+        **kubernetes.fields(launch),
+    )
+
+
+_MANIFEST = """\
+# kubectl apply -f -, once image and resources are those of your app.
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {name}
+  labels:
+    app.kubernetes.io/name: {name}
+spec:
+  # A pod for each shard, all of them at once. JOB_COMPLETION_INDEX tells each one its number.
+  completionMode: Indexed
+  completions: {shards}
+  parallelism: {shards}
+  # A shard is tried again on its own, without end.
+  backoffLimitPerIndex: 1000000
+  # Never two pods of one shard: the default would start the new one while the old one is still on its way out.
+  podReplacementPolicy: Failed
+  podFailurePolicy:
+    rules:
+      # A usage error or a bad app: trying again cannot help.
+      - action: FailIndex
+        onExitCodes: {{containerName: main, operator: In, values: [{usage}]}}
+      # App.stop_all.
+      - action: FailIndex
+        onExitCodes: {{containerName: main, operator: In, values: [{stop_all}]}}
+      # A drain, an eviction, a preemption: again, and it does not count.
+      - action: Ignore
+        onPodConditions: [{{type: DisruptionTarget, status: "True"}}]
+  template:
+    metadata:
+      labels:
+        app.kubernetes.io/name: {name}
+    spec:
+      # A container is not started again in its pod: so the Job sees every end, and knows the old one gone.
+      restartPolicy: Never
+      # From TERM to KILL: the app's longest stop_timeout, and a margin.
+      terminationGracePeriodSeconds: {stop_s}
+      containers:
+        - name: main
+          image: registry.example.com/{name}:CHANGE-ME
+          # No shell in between: the master is process 1, reaps what comes to it, and gets the TERM.
+          command: {command}{environment}
+          resources:  # CHANGE ME: these are guesses for {seats} processes and their master
+            requests:
+              cpu: 100m
+              memory: 256Mi
+"""
