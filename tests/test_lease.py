@@ -29,6 +29,14 @@ def work() -> None:
     print(sorted(wanted & set(sys.modules)))
 """
 
+SCALABLE = """
+app = App("shop", workers=2)
+
+@app.worker()
+def work() -> None:
+    app.sleep(60)
+"""
+
 
 def test_run_without_a_lease_loads_nothing_of_it(bench: Bench) -> None:
     """Neither master nor worker."""
@@ -66,6 +74,7 @@ def test_lease_without_its_package_says_what_to_install(bench: Bench) -> None:
         (("--lease", "db/jobs"), "--lease must be the URL of a database, such as postgresql://host/name"),
         (("--lease", URL, "--lease-ttl", "1"), "--lease-ttl must be a number of seconds from 2 on"),
         (("--lease", URL, "--only", "0", "--inline"), "--inline and --lease"),
+        (("--lease", URL, "--reload"), "--reload and --lease"),
     ],
 )
 def test_bad_use_is_refused_in_one_line(bench: Bench, arguments: tuple[str, ...], why: str) -> None:
@@ -97,6 +106,29 @@ def test_password_is_in_no_process_s_arguments_or_environment_but_the_master_s(b
             assert "secret" not in file.read()
 
     assert "secret" not in instance.log
+    assert instance.stop() == 0
+
+
+def test_who_waits_is_shown_and_what_leases_cannot_do_is_refused(bench: Bench) -> None:
+    """Each in one line, and nothing changes: not the master, not the number of its PINs."""
+    instance = bench.start(SCALABLE, env={"PYWORKERS_LEASE": URL})
+    instance.await_log("lease database: .*; trying again")
+    before = [(row.pin, row.state, row.pid) for row in instance.status()]
+    assert before == [(0, "waiting", None), (1, "waiting", None)]
+    for verb, why in (
+        (("reload", "shop:app"), "leases are not handed over to new code: stop the instance and start it"),
+        (("scale", "shop:app", "3"), "none of a shard, --lease or --only"),
+    ):
+        refused = bench.run(*verb)
+        assert refused.returncode == 1
+        assert why in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    instance.process.send_signal(signal.SIGHUP)
+    instance.await_log("reload refused: leases are not handed over .*; nothing changes\n(.*\n)*.*reload refused: ")
+
+    # It has no process, so there is nothing to wait for.
+    assert bench.run("restart", "shop:app").stdout.count("waiting") == 2
+    assert [(row.pin, row.state, row.pid) for row in instance.status()] == before
     assert instance.stop() == 0
 
 

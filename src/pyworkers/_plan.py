@@ -129,7 +129,7 @@ def plan(declaration: Declaration, given: Mapping[str, object], only: int | None
     if run.lease is not None:
         _require("psycopg", "--lease", "postgres")
         if run.reload:
-            raise UsageError("--reload and --lease exclude each other: leases are not handed over to new code")
+            raise UsageError("--reload and --lease (or their variables) exclude each other: leases are not handed over")
         if not hasattr(os, "memfd_create"):
             raise UsageError("--lease needs Linux: timers on a clock that counts while the machine sleeps, and memfds")
     return Plan(instance, run, assignment, workers, scalable, shard)

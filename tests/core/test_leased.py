@@ -7,7 +7,8 @@ import pytest
 from core.stage import GRACEFUL, KILL, Stage, acts, only
 from pyworkers._core import messages as m
 from pyworkers._core.messages import Next
-from pyworkers._core.rows import RowDone, RowGranted, RowRevoked, Vacate
+from pyworkers._core.rows import RowDone, RowGranted, RowRevoked, RowsAnswered, Vacate
+from pyworkers._core.standing import standing_of
 from pyworkers._core.types import (
     Backoff,
     Exited,
@@ -256,3 +257,105 @@ def test_second_stop_kills_whoever_leaves_for_its_row() -> None:
     stage.feed(KILL)
 
     assert acts(stage)[-1] == (0, "KILL")
+
+
+RESTART = m.RestartRequested("test")
+
+
+def test_restart_keeps_the_row() -> None:
+    """Nobody else can come in between: the next worker is due when the old one has ended."""
+    stage = held()
+    stage.feed(RESTART)
+    ended = stage.exit(KILLED)
+
+    assert only(ended, Vacate) == []
+    assert only(ended, m.WorkerEnded)[0].follows is Next.RESPAWN
+    assert only(stage.tick(), m.Spawn) == [m.Spawn(PIN, stage.attempt())]
+
+
+def test_row_that_is_lost_in_a_restart_is_waited_for() -> None:
+    """The restart is owed still, and no start has failed."""
+    stage = Stage(PLAN)
+    stage.start(up=False)
+    stage.feed(RowGranted(PIN))
+    stage.tick()
+    stage.feed(RESTART)
+    revoke(stage, 1.0)
+    ended = stage.exit(KILLED)
+
+    assert only(ended, Vacate) == [Vacate(PIN, wanted=True)]
+    assert only(ended, m.Announce) == []
+    assert stage.state() == Waiting()
+
+
+def test_lease_that_is_lost_before_the_worker_is_up_is_no_failed_start() -> None:
+    """It is asked to leave as any other."""
+    stage = Stage(PLAN)
+    stage.start(up=False)
+    stage.feed(RowGranted(PIN))
+    stage.tick()
+    revoke(stage, 1.0)
+
+    assert only(stage.exit(KILLED), m.Announce) == []
+
+
+def test_restart_of_one_that_has_failed_asks_for_its_row_again() -> None:
+    """It was given back when the PIN failed, so somebody else may have it by now."""
+    stage = Stage(SlotPlan(PIN, leased=True, restart=Restart.NEVER), SlotPlan(Pin(1)))
+    stage.start(up=False)
+    stage.feed(RowGranted(PIN))
+    stage.tick()
+    stage.up()
+    assert only(stage.exit(KILLED), Vacate) == [Vacate(PIN)]
+    assert stage.state() == Failed()
+
+    restarted = stage.feed(m.RestartRequested("test", (PIN,)))
+    assert only(restarted, Vacate) == [Vacate(PIN, wanted=True)]
+    assert stage.state() == Waiting()
+    assert only(stage.tick(), m.Spawn) == []
+    stage.feed(RowGranted(PIN))
+    assert only(stage.tick(), m.Spawn) == [m.Spawn(PIN, stage.attempt())]
+
+
+def test_restart_leaves_alone_who_waits_and_who_is_done() -> None:
+    """A row that is not held gives no process, and a PIN that ended normally is done for all masters."""
+    stage = Stage(PLAN, SlotPlan(Pin(1), leased=True), SlotPlan(Pin(2)))
+    stage.start(up=False)
+    stage.feed(RowDone(PIN))
+    restarted = stage.feed(RESTART)
+
+    assert only(restarted, Vacate) == []
+    assert (stage.state(0), stage.state(1)) == (Finished(), Waiting())
+    assert [spawn.pin for spawn in only(stage.tick(), m.Spawn)] == [2]
+
+
+def test_row_that_comes_while_its_group_restarts_starts_with_the_group() -> None:
+    """Not beside a worker that is still on its way out."""
+    stage = Stage(*(SlotPlan(Pin(pin), leased=True, group="all") for pin in range(3)))
+    stage.start(up=False)
+    for pin in (0, 1):
+        stage.feed(RowGranted(Pin(pin)))
+    stage.tick()
+    for pin in (0, 1):
+        stage.up(pin)
+    stage.exit(KILLED, 0)
+    stage.feed(RowGranted(Pin(2)))
+    assert only(stage.tick(), m.Spawn) == []
+
+    stage.exit(KILLED, 1)
+    assert sorted(spawn.pin for spawn in only(stage.advance(1.0), m.Spawn)) == [0, 1, 2]
+
+
+def test_start_is_over_when_the_database_has_answered_and_all_who_hold_a_row_are_up() -> None:
+    """One that waits for a row may do so for a year, and its service manager must not."""
+    stage = Stage(PLAN, SlotPlan(Pin(1), leased=True))
+    stage.start(up=False)
+    assert not standing_of(stage.core).is_started
+
+    stage.feed(RowGranted(PIN))
+    assert stage.feed(RowsAnswered()) == [m.Announce(True)]
+    assert stage.feed(RowsAnswered()) == []
+    stage.tick()
+    assert not standing_of(stage.core).is_started
+    stage.up()
+    assert standing_of(stage.core).is_started
