@@ -326,7 +326,7 @@ def test_restart_leaves_alone_who_waits_and_who_is_done() -> None:
 
     assert only(restarted, Vacate) == []
     assert (stage.state(0), stage.state(1)) == (Finished(), Waiting())
-    assert [spawn.pin for spawn in only(stage.tick(), m.Spawn)] == [2]
+    assert [act.pin for act in only(restarted, m.Act)] == [2]
 
 
 def test_row_that_comes_while_its_group_restarts_starts_with_the_group() -> None:

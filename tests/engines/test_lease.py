@@ -19,7 +19,7 @@ import pytest
 from engines.hosts import Hosts, hosts_in, need
 from engines.overlap import Book, Life
 from engines.postgres import Server, binaries, server
-from helpers import Bench, Instance, alive, clean_environment, runtime_in, until
+from helpers import Bench, Instance, alive, clean_environment, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -44,6 +44,17 @@ APP = """
 """
 
 
+class Master(Instance):
+    """One on a host of the tests."""
+
+    def __init__(self, hosts: Hosts, host: int, directory: Path, *arguments: str, env: dict[str, str]) -> None:
+        self._hosts, self._host = hosts, host
+        super().__init__(directory, "shop:app", *arguments, env=env)
+
+    def _command(self, *arguments: str) -> list[str]:
+        return self._hosts.command(self._host, *super()._command(*arguments))
+
+
 class Site:
     """Hosts, a server on host 0, an app in a directory that all hosts see, and the diaries of its workers."""
 
@@ -54,21 +65,8 @@ class Site:
 
     def start(self, host: int, *arguments: str, url: str | None = None, ttl: float = TTL, **env: str) -> Instance:
         """Start a master on a host."""
-        command = [sys.executable, "-m", "pyworkers", "shop:app", "--lease", url or self.database.remote]
-        command += ["--lease-ttl", str(ttl), *arguments]
-        instance = Instance.__new__(Instance)
-        instance.directory = self.bench.directory
-        instance.log_path = self.bench.directory / f"log.n{host}.{time.monotonic_ns()}"
-        environment = {**clean_environment(), "PYTHONPATH": TESTS, **runtime_in(self.bench.directory), **env}
-        with instance.log_path.open("wb") as log:
-            instance.process = subprocess.Popen(
-                self.hosts.command(host, *command),
-                cwd=self.bench.directory,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        lease = ("--lease", url or self.database.remote, "--lease-ttl", str(ttl))
+        instance = Master(self.hosts, host, self.bench.directory, *lease, *arguments, env={"PYTHONPATH": TESTS, **env})
         self.bench.instances.append(instance)
         return instance
 
