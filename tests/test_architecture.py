@@ -35,9 +35,11 @@ ROOMS: dict[str, set[str]] = {
     "_shards": {"_core.records", "_core.types", "_settings", "errors"},
     "_options": {"_core.records", "_values"},
     "_settings": {"_core.records", "_core.types", "_core.policy", "errors", "_logs", "_options", "_values"},
+    "_lease": {"_lease", "_core.exchange", "_core.lease", "_core.records", "_core.types", "_core.typed", "_posix", "errors"},
     "_posix": {"_posix", "_core.records", "_core.types", "_core.typed", "errors"},
     "_worker": {"_worker", "_posix", "_core.records", "_core.types", "_core.typed", "errors", "_logs"},
-    "_master": {"_master", "_core", "_posix", "errors", "_logs"},
+    "_master": {"_master", "_core", "_posix", "errors", "_logs", "_lease.wire"},
+    "_leasing": {"_shards", "_core.lease", "_core.rows", "_core.types", "_lease.wire", "_master.lease", "_posix", "_settings", "_worker"},
     "_declare": {"_core.scheduler", "_core.records", "_core.types", "_worker", "_settings", "errors"},
     "app": {"_core.scheduler", "_core.types", "_worker", "_settings", "errors", "_declare", "_compose"},
     "_audit": {"_core.types"},
@@ -49,13 +51,13 @@ ROOMS: dict[str, set[str]] = {
     "_metrics": {"_client", "errors"},
     "_client": {"_client", "_core.records", "_core.typed", "_core.types", "_posix", "errors"},
     "_inline": {"_worker", "_plan", "app"},
-    "_readiness": {"_core.types", "_logs", "_posix", "_master.notify", "_settings", "errors"},
+    "_readiness": {"_core.standing", "_logs", "_posix", "_master.notify", "_settings", "errors"},
     "_printer": {"_core.types", "_posix"},
     "_assembly": {
         "_core", "_logs", "_options", "_posix", "_worker", "_master", "_declare", "app", "_plan", "errors", "_presence",
-        "_beside", "_origin", "_readiness", "_reloading", "_roster", "_surroundings",
+        "_beside", "_leasing", "_origin", "_readiness", "_reloading", "_roster", "_surroundings",
     },
-    "_beside": {"_logs", "_master", "_plan", "_worker", "_metering", "_printer", "_reloading"},
+    "_beside": {"_leasing", "_logs", "_master", "_plan", "_roster", "_worker", "_metering", "_printer", "_reloading"},
     "_watcher": set(),
     "_origin": {"_core.records", "_posix", "_succession"},
     "_reloading": {"_assembly", "_core", "_logs", "_master", "_posix", "_presence", "_roster", "_succession"},
@@ -171,7 +173,9 @@ def test_nothing_beyond_the_standard_library_is_imported(module: str) -> None:
     """The one runtime dependency is typing_extensions, and it is loaded by type checkers only."""
     for found in imports(parsed(module)):
         top = found.module.split(".")[0]
-        if top == "typing_extensions":
+        if top == "psycopg":
+            assert module == "_lease/postgres.py", f"line {found.line}: the one back end that knows it"
+        elif top == "typing_extensions":
             assert found.for_checkers, f"line {found.line}: typing_extensions outside of TYPE_CHECKING"
         else:
             known = {"pyworkers", *sys.stdlib_module_names, *EXTRAS.get(module, ())}

@@ -18,7 +18,8 @@ import pytest
 
 from helpers import Bench, Instance, alive, until
 from pyworkers._core import messages as m
-from pyworkers._core.types import Attempt, Exited, Pin, Standing
+from pyworkers._core.standing import Standing
+from pyworkers._core.types import Attempt, Exited, Pin
 from pyworkers._master.notify import RETRY_S, Notifier
 from pyworkers._posix.notify import NotifyDescriptor, NotifySocket, manager_of
 

@@ -175,6 +175,13 @@ GOOD_AS_TEXT: list[tuple[str, str, object]] = [
     ("shard", "0/1", "0/1"),
     ("shard", "slurm/8", "slurm/8"),
     ("shard", "env:MY_RANK/3", "env:MY_RANK/3"),
+    ("lease", "postgresql://db/jobs", "postgresql://db/jobs"),
+    ("lease", "postgres://", "postgres://"),
+    ("lease_ttl", "2", 2.0),
+    ("lease_wait", "0", 0.0),
+    ("lease_wait", "off", None),
+    ("run_id", "4711_a", "4711_a"),
+    ("standby", "0", False),
     ("syslog", "", SYSLOG_DEFAULT),
     ("syslog", "on", SYSLOG_DEFAULT),
     ("syslog", "0", None),
@@ -248,6 +255,11 @@ BAD_AS_TEXT: list[tuple[str, str]] = [
             "0/8\n",
         )
     ),
+    *(("lease", text) for text in ("", "off", "db/jobs", "mysql://db/jobs", "postgresql:db")),
+    *(("lease_ttl", text) for text in ("", "1.9", "nan", "off", "-2")),
+    *(("lease_wait", text) for text in ("", "-1", "nan", "long")),
+    *(("run_id", text) for text in ("", "two words", "x" * 65)),
+    *(("standby", text) for text in ("", "hot")),
     *(("syslog", text) for text in ("loghost", "loghost:", ":514", "loghost:syslog", "log host:1", "loghost:65536")),
     *(("daemon", text) for text in ("", "yes please")),
     *(
@@ -383,24 +395,18 @@ def test_defaults_are_those_of_the_contract() -> None:
         strict=False, debug=False,
     )  # fmt: skip
     assert run_settings({}) == RunSettings(
-        if_running="exit",
-        wait_s=None,
-        shard=None,
-        syslog=None,
-        daemon=False,
-        metrics_address=None,
-        reload=False,
-        notify_fd=None,
+        if_running="exit", wait_s=None, shard=None, lease=None, lease_ttl=30.0, lease_wait=None, run_id=None,
+        standby=False, syslog=None, daemon=False, metrics_address=None, reload=False, notify_fd=None,
         log_format="text",
-    )
+    )  # fmt: skip
     assert decided(app_with()) == {
         "name": "test", "workers": None, "normal_exit_codes": frozenset({0}), "permanent_failure_codes": frozenset(),
         "lock_file": None, "strict": False, "debug": False,
         "restart": "on-failure", "backoff": (0.1, 30.0), "max_restarts": None, "restart_period": 60.0,
         "stop_timeout": 8.0, "cooperative": None, "hang_timeout": None, "max_runtime": None, "max_rss": None,
         "kill_group": True, "group": None, "strategy": "one", "spares": 0,
-        "if_running": "exit", "wait_s": None, "shard": None, "syslog": None, "daemon": False, "metrics_address": None,
-        "reload": False,
+        "if_running": "exit", "wait_s": None, "shard": None, "lease": None, "lease_ttl": 30.0, "lease_wait": None,
+        "run_id": None, "standby": False, "syslog": None, "daemon": False, "metrics_address": None, "reload": False,
         "notify_fd": None, "log_format": "text", "prefix_output": False, "user": None,
         "unix_group": None, "umask": None,
     }  # fmt: skip
@@ -468,6 +474,11 @@ PRECEDENCE: dict[str, tuple[Any, str, str, Any]] = {
     "spares": (0, "1", "2", 3),
     "if_running": (None, "fail", "wait:3", None),
     "shard": (None, "1/2", "2/3", None),
+    "lease": (None, "postgresql://variable", "postgres://flag", None),
+    "lease_ttl": (None, "2", "3", None),
+    "lease_wait": (None, "2", "3", None),
+    "run_id": (None, "variable", "flag", None),
+    "standby": (None, "1", "0", None),
     "syslog": (None, "/variable", "/flag", None),
     "daemon": (None, "1", "0", None),
     "metrics_address": (None, ":9100", ":9101", None),
@@ -499,6 +510,8 @@ def test_flag_beats_variable_beats_code(name: str, monkeypatch: pytest.MonkeyPat
         app.worker()(lambda: None)
     else:
         app = app_with({} if option.scope == "run" else {name: in_code, **BESIDE.get(name, {})})
+    if name == "standby":
+        monkeypatch.setenv("PYWORKERS_LEASE", "postgresql://")
     only_code = decided(app)[name]
     monkeypatch.setenv(option.variable, variable)
     with_variable = decided(app)[name]

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 
-from pyworkers._beside import helpers, printing
+from pyworkers._beside import helpers, leased, printing
 from pyworkers._core.heir import Heir
 from pyworkers._core.records import record
 from pyworkers._core.standing import standing_of
@@ -22,7 +22,7 @@ from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import Attempt, FailureRecord, Pid, Pin, Previous, is_spare
 from pyworkers._logs import Journal
 from pyworkers._master.control import Control
-from pyworkers._master.execute import Crew, Executor
+from pyworkers._master.execute import Crew, Executor, unleased
 from pyworkers._master.loop import Loop
 from pyworkers._master.verbs import Facts, Verbs
 from pyworkers._origin import Beginning
@@ -48,6 +48,7 @@ from pyworkers.errors import LockError, PyworkersError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyworkers._leasing import Leasing
     from pyworkers._posix.identity import Identity
     from pyworkers._posix.sockets import Listener
 
@@ -115,7 +116,8 @@ def assembled(parts: Parts) -> Generator[Loop]:
             set_title=set_title,
             identity=parts.identity,
         )
-        workers = _Workers(parts, inheritance, roster, _jobs(parts, roster, inheritance), desks)
+        leasing = stack.enter_context(leased(decided, roster))
+        workers = _Workers(parts, inheritance, roster, _jobs(parts, roster, inheritance, leasing), desks, leasing)
         stack.callback(workers.release)
         core = _core(parts, roster)
         kernel = PosixKernel(parts.trapped, channel, dumps, parts.spared)
@@ -124,8 +126,12 @@ def assembled(parts: Parts) -> Generator[Loop]:
             printer.start(kernel, inheritance.mask, set_title)
         notifier = parts.readiness.notifier(functools.partial(standing_of, core), parts.journal.write)
         loop = Loop(core, kernel, executor, parts.journal, notifier)
-        started_at = kernel.now() if left is None else left.started_at
-        works = Works(parts, roster, channel, dumps, reception, kernel, core, executor, loop, started_at)
+        if leasing is not None:
+            loop.hold(leasing.begin(kernel, inheritance.connections, parts.journal.write))
+        works = Works(
+            parts, roster, channel, dumps, reception, kernel, core, executor, loop,
+            started_at=kernel.now() if left is None else left.started_at,
+        )  # fmt: skip
         if reception.listener is not None:
             stack.callback(_answer(works, reception.listener, inheritance.connections).close)
         stack.enter_context(helpers(works, inheritance))
@@ -146,6 +152,7 @@ def _crew(parts: Parts, roster: Roster, workers: _Workers) -> Crew:
         trace=roster.trace,
         beat=roster.beat,
         announce=parts.readiness.announce,
+        vacate=unleased if workers.leasing is None else workers.leasing.vacate,
         log=parts.journal.write,
     )
 
@@ -195,10 +202,17 @@ def _facts(parts: Parts) -> Facts:
     return Facts(presence.name, presence.app, os.getpid(), presence.lock_file, stop_timeout)
 
 
-def _jobs(parts: Parts, roster: Roster, inheritance: prologue.Inheritance) -> tuple[boot.Job, ...]:
+def _jobs(
+    parts: Parts, roster: Roster, inheritance: prologue.Inheritance, leasing: Leasing | None
+) -> tuple[boot.Job, ...]:
     """Return what the workers of each handler need to know; made once, so that a respawn makes nothing of it."""
     app, decided, declaration = parts.app, parts.plan, declaration_of(parts.app)
     traps = runtime_of(app).traps(declaration.on_signal)
+    on_start: Sequence[boot.PinFunction] = declaration.on_worker_start
+    if leasing is not None:
+        fence = leasing.fence(runtime_of(app), parts.journal.sink.dump_descriptor())
+        traps.update(fence.traps())
+        on_start = (fence.begin, *on_start)
     return tuple(
         boot.Job(
             binding=Binding(
@@ -220,7 +234,7 @@ def _jobs(parts: Parts, roster: Roster, inheritance: prologue.Inheritance) -> tu
             handler=spec.function if spec.takes_pin else spec.call,
             is_async=spec.is_async,
             on_warm=declaration.on_worker_warm,
-            on_start=declaration.on_worker_start,
+            on_start=on_start,
             on_exit=declaration.on_worker_exit,
             calls=prologue.worker_calls(traps, inheritance, leads_group=worker.kill_group),
             leads_group=worker.kill_group,
@@ -239,6 +253,7 @@ class _Workers:
     roster: Roster
     jobs: Sequence[boot.Job]
     desks: Desks
+    leasing: Leasing | None
 
     def main(self, pin: Pin, attempt: Attempt, previous: Previous | None) -> Callable[[], int]:
         """Return that of the PIN's next worker, or of the spare's next process. The fork is to follow at once.
@@ -282,9 +297,11 @@ class _Workers:
         self.desks.hand(spare, self._assignment(pin, attempt, previous).packed())
 
     def _assignment(self, pin: Pin, attempt: Attempt, previous: Previous | None) -> Assignment:
-        return Assignment(pin, attempt, self.roster.seats[pin], self._generation(), previous)
+        return Assignment(pin, attempt, self.roster.seats[pin], self._generation(pin), previous)
 
-    def _generation(self) -> int | PyworkersError:
+    def _generation(self, pin: Pin) -> int | PyworkersError:
+        if self.leasing is not None:
+            return self.leasing.epoch(pin)
         generations = self.parts.generations
         if not isinstance(generations, Generations):
             return generations

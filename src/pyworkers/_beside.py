@@ -1,4 +1,4 @@
-"""What runs beside the workers where somebody asks for it: it prints their output, serves metrics, watches files.
+"""What is beside the workers where somebody asks for it: a printer of output, metrics, a watch on files, leases.
 
 Composition, like `_assembly`. Nothing of it is loaded where it is not asked for.
 """
@@ -12,11 +12,13 @@ from collections.abc import Generator, Sequence
 
 from pyworkers._logs import WARNING
 from pyworkers._plan import Plan
+from pyworkers._roster import Roster
 from pyworkers._worker import prologue
 from pyworkers._worker.prologue import Inheritance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyworkers._leasing import Leasing
     from pyworkers._printer import Helper
     from pyworkers._reloading import Works
 
@@ -36,6 +38,22 @@ def printing(decided: Plan, handlers: Sequence[str]) -> Generator[Helper | None]
         yield helper
     finally:
         helper.finish()
+
+
+@contextlib.contextmanager
+def leased(decided: Plan, roster: Roster) -> Generator[Leasing | None]:
+    """Return what keeps the rows of the PINs, where they are leased."""
+    if decided.run.lease is None:
+        yield None
+        return
+    from pyworkers._leasing import Leasing
+
+    # All shards of an app share its rows, whatever their instances are called.
+    app, shard = decided.instance.name, decided.shard
+    app = app if shard is None else app.removesuffix(".{}-of-{}".format(*shard))
+    names = {pin: roster.handlers[pin] for pin in decided.assignment}
+    with contextlib.closing(Leasing(decided.run, app, names, roster.seats)) as leasing:
+        yield leasing
 
 
 @contextlib.contextmanager

@@ -135,6 +135,26 @@ OPTIONS: Mapping[str, Option] = {
             "run every Nth PIN from the Kth on; slurm/N, kubernetes/N, nomad/N, mpi/N and env:NAME/N find out K",
         ),
         Option(
+            "lease", "run", str, v.check_lease, "URL",
+            "run a PIN only while its row in this database is held (needs pyworkers[postgres])",
+        ),
+        Option(
+            "lease_ttl", "run", v.parse_number, v.check_ttl, "SECONDS",
+            "how long a row is held without a renewal (default: 30)",
+        ),
+        Option(
+            "lease_wait", "run", v.parse_maybe(float), v.check_maybe_seconds(0.0), "SECONDS",
+            "how long a PIN may wait for its row before the instance leaves with 75 (default: off)",
+        ),
+        Option(
+            "run_id", "run", str, v.check_run_id, "ID",
+            "with --lease: a PIN that has ended normally is not started again in the run of this name",
+        ),
+        Option(
+            "standby", "run", v.parse_switch, v.check_flag, None,
+            "with --lease: take only what others leave alone for lease_ttl",
+        ),
+        Option(
             "syslog", "run", v.parse_syslog, v.check_address, "ADDRESS",
             f"log to syslog (default address: {v.SYSLOG_DEFAULT})",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 
 from pyworkers import _audit, _settings
@@ -70,6 +71,7 @@ class Plan:
             max_rss=worker.max_rss,
             handler=place,
             group=worker.group if worker.strategy == "all" else None,
+            leased=self.run.lease is not None,
         )
 
     def _spare_plan(self, pin: Pin, place: int) -> SlotPlan:
@@ -119,11 +121,17 @@ def plan(declaration: Declaration, given: Mapping[str, object], only: int | None
     workers = tuple(_settings.worker_settings({**values, **spec.options}) for spec in declaration.handlers)
     _check(declaration, instance, workers)
     catch_all = [place for place, spec in enumerate(declaration.handlers) if spec.claim.pins is None]
-    scalable = catch_all[0] if catch_all and only is None and shard is None else None
+    scalable = catch_all[0] if catch_all and only is None and shard is None and run.lease is None else None
     if run.metrics_address is not None:
         _require("prometheus_client", "--metrics-address", "metrics")
     if run.reload:
         _require("watchfiles", "--reload", "reload")
+    if run.lease is not None:
+        _require("psycopg", "--lease", "postgres")
+        if run.reload:
+            raise UsageError("--reload and --lease (or their variables) exclude each other: leases are not handed over")
+        if not hasattr(os, "memfd_create"):
+            raise UsageError("--lease needs Linux: timers on a clock that counts while the machine sleeps, and memfds")
     return Plan(instance, run, assignment, workers, scalable, shard)
 
 
@@ -186,7 +194,8 @@ def _shown(settings: InstanceSettings | RunSettings | WorkerSettings) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, frozenset | tuple):
         return ",".join(str(part) for part in sorted(cast(Iterable[int], value))) or "None"
-    return str(value)
+    # Of a database's URL the password is nobody's business.
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:...@", str(value))
 
 
 def _ranges(pins: list[Pin]) -> str:

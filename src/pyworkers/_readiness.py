@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from pyworkers._core.types import Standing
+from pyworkers._core.standing import Standing
 from pyworkers._logs import WARNING
 from pyworkers._posix import process, signals
 from pyworkers._settings import RunSettings

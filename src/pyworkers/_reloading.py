@@ -85,7 +85,7 @@ def _means(works: Works) -> Means:
         from pyworkers import _succession
 
         pid, answer = _succession.check(begin, works)
-        works.kernel.brood.own.add(pid)
+        works.kernel.adopt(pid)
         answers.append(answer)
         return pid
 
@@ -95,6 +95,8 @@ def _means(works: Works) -> Means:
         _succession.become(begin, works)
 
     def refusal() -> str | None:
+        if works.parts.plan.run.lease is not None:
+            return "leases are not handed over to new code: stop the instance and start it"
         return "the instance is stopping" if works.core.phase is Phase.STOPPING else None
 
     return Means(check, lambda: reexec.answer_of_check(answers.pop()), become, refusal)

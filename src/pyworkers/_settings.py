@@ -114,6 +114,14 @@ class RunSettings:
     user: str | None = None
     unix_group: str | None = None
     umask: str | None = None
+    # The URL of a database; None trusts whoever starts masters to start no two with the same PINs.
+    lease: str | None = None
+    # Three renewals of 10 s: in the order of a Kubernetes node's lease, which is 40 s.
+    lease_ttl: float = 30.0
+    # None is for ever: the other master may run for a year.
+    lease_wait: float | None = None
+    run_id: str | None = None
+    standby: bool = False
 
 
 def checked(option: Option, value: object, source: str) -> object:
@@ -183,6 +191,8 @@ def run_settings(values: Mapping[str, Any]) -> RunSettings:
     given["if_running"], given["wait_s"] = values.get("if_running", (otherwise, None))
     if given.get("daemon") and given.get("syslog") is None:
         given["syslog"] = SYSLOG_DEFAULT
+    if given.get("standby") and given.get("lease") is None:
+        raise UsageError("standby needs a lease: without, there is nothing to stand by for; see --lease")
     return RunSettings(**given)
 
 

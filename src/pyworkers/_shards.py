@@ -67,6 +67,18 @@ def resolve(asked: str, environment: Environment) -> Shard:
     return index, count
 
 
+def run_of(asked: str | None, environment: Environment) -> tuple[str | None, int | None]:
+    """Return what the engine calls this run of the app, and how often it has started this shard again in it.
+
+    Each of them is None where the engine does not tell, or there is none.
+    """
+    if asked is None or not asked.startswith("slurm/"):
+        return None, None
+    number = environment.get("SLURM_ARRAY_JOB_ID", environment.get("SLURM_JOB_ID"))
+    restarts = environment.get("SLURM_RESTART_COUNT", "0")
+    return None if number is None else f"slurm-{number:.50}", int(restarts) if restarts.isdecimal() else None
+
+
 def placed(instance: InstanceSettings, shard: Shard) -> InstanceSettings:
     """Return the instance as that of a shard: several of them may share a host, and whatever is called after it."""
     label = "{}-of-{}".format(*shard)

@@ -157,6 +157,8 @@ def refuse(decided: Plan, left: Estate) -> None:
         raise UsageError(
             f"lock_file cannot change by a reload, from {left.lock_file} to {wanted}: stop the instance and start it"
         )
+    if decided.run.lease is not None:
+        raise UsageError("leases cannot begin by a reload: stop the instance and start it")
     held = {slot.plan.pin for slot in left.legacy.slots if not is_spare(slot.plan.pin)}
     if decided.shard != left.shard or (left.shard is not None and held != set(decided.assignment)):
         # Whoever has one of them now does not reload in the same instant.

@@ -30,6 +30,9 @@ RESTARTS_MAX = 10_000
 SPARES_MAX = 1000
 """More processes that only wait would be a mistake."""
 
+TTL_LEAST = 2.0
+"""Its sixths are to be far above what a database takes to answer; the shortest lease of etcd."""
+
 _NOTHING = "None (as text: off)"
 
 
@@ -198,6 +201,25 @@ def check_shard(value: object) -> str | None:
     from pyworkers import _shards
 
     return _shards.check(value)
+
+
+def check_lease(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and re.match(r"postgres(ql)?://", value):
+        return value
+    _expected("the URL of a database, such as postgresql://host/name")
+
+
+def check_ttl(value: object) -> float:
+    with contextlib.suppress(ValueError):
+        if (seconds := check_seconds(value)) >= TTL_LEAST:
+            return seconds
+    _expected(f"a number of seconds from {TTL_LEAST:g} on")
+
+
+def check_run_id(value: object) -> str | None:
+    return None if value is None else check_text(value)
 
 
 def check_address(value: object) -> str | None:

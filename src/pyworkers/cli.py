@@ -99,10 +99,12 @@ def _run(arguments: list[str]) -> int:
     given = {name: from_text(OPTIONS[name], text, OPTIONS[name].flag) for name, text in texts.items()}
     # Before the import, so that a bad variable costs no start of the app, and the origin is as it was.
     begin = beginning(parsed.app)
-    from_environment(os.environ)
+    options = {**from_environment(os.environ), **given}
     only = None if parsed.only is None else _pin(parsed.only)
     if parsed.inline and only is None:
         raise UsageError("--inline needs --only PIN: one process can run one handler")
+    if parsed.inline and options.get("lease") is not None:
+        raise UsageError("--inline and --lease (or PYWORKERS_LEASE) exclude each other: nobody would renew the lease")
     if verb != "run" and (parsed.inline or only is not None):
         raise UsageError(f"--only and --inline go with run, not with {verb}")
     try:

@@ -15,6 +15,7 @@ from pyworkers._core.types import Attempt, Pin, SlotPlan
 CODEC = Codec(KINDS)
 
 STATES = [
+    t.Waiting(),
     t.Backoff(t.NEVER),
     t.Starting(Attempt(1), 2.5, confirmed=True, suspended=True),
     t.Running(Attempt(2), 0.1, t.Watch(1.0, None, t.NEVER, 7.25), t.Wear(t.Limit.MAX_RSS, 3e9), suspended=True),

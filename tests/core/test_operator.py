@@ -291,7 +291,9 @@ def test_without_a_catch_all_nothing_can_be_scaled() -> None:
     stage.start()
 
     assert stage.feed(scale(2)) == [
-        m.RequestRefused("test", "only a worker without pins can have more or fewer, and none of a shard or of --only")
+        m.RequestRefused(
+            "test", "only a worker without pins can have more or fewer, and none of a shard, --lease or --only"
+        )
     ]
 
 

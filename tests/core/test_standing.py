@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from core.stage import GRACEFUL, Stage, spare_plan
-from pyworkers._core.standing import standing_of
-from pyworkers._core.types import Exited, Pin, Restart, SlotPlan, Standing
+from pyworkers._core.standing import Standing, standing_of
+from pyworkers._core.types import Exited, Pin, Restart, SlotPlan
 
 
 def standing(stage: Stage) -> tuple[int, int, tuple[int, ...], int, int, int]:

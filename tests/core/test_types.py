@@ -66,7 +66,7 @@ def test_words_are_those_of_the_options_and_of_the_signals() -> None:
     assert [restart.value for restart in Restart] == ["on-failure", "always", "never"]
     assert [limit.value for limit in Limit] == ["max_runtime", "max_rss"]
     assert [action.value for action in Action] == ["TERM", "QUIT", "KILL"]
-    assert [purpose.value for purpose in Purpose] == ["stop", "hang", "recycle", "group", "restart", "scale"]
+    assert [purpose.value for purpose in Purpose] == ["stop", "hang", "recycle", "group", "restart", "scale", "lease"]
 
 
 def test_stops_are_ordered_by_how_hard_they_are() -> None:

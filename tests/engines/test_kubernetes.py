@@ -116,6 +116,19 @@ def test_manifest_keeps_its_promises(arguments: list[str], bench: Bench) -> None
     assert problems(exported(bench, *arguments, "--stop-timeout=60"), stop_timeout=3) == []
 
 
+def test_job_with_a_lease_is_a_run_of_its_own(bench: Bench) -> None:
+    """Its pods know it by a label; a run that has a name keeps that, and what never ends is no run."""
+    lease = "--lease=postgresql://db/jobs"
+    label = "metadata.labels['batch.kubernetes.io/controller-uid']"
+    document = exported(bench, lease)
+    (item,) = pod_of(document)["containers"][0]["env"]
+
+    assert item == {"name": "PYWORKERS_RUN_ID", "valueFrom": {"fieldRef": {"fieldPath": label}}}
+    assert problems(document, stop_timeout=3) == []
+    assert "env" not in pod_of(exported(bench, lease, "--run-id=mine"))["containers"][0]
+    assert problems(exported(bench, lease, "--kind", "StatefulSet"), stop_timeout=3) == []
+
+
 def misspell(document: dict) -> None:
     document["spec"]["backofLimitPerIndex"] = document["spec"].pop("backoffLimitPerIndex")
 

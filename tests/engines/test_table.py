@@ -107,3 +107,21 @@ def test_names_of_a_shard_are_its_own() -> None:
 
     assert (placed.name, placed.lock_file) == ("shop.2-of-8", "/run/shop.lock.2-of-8")
     assert _shards.placed(InstanceSettings("shop"), (2, 8)).lock_file is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "run", "attempt"),
+    [
+        (None, {"SLURM_JOB_ID": "7"}, None, None),
+        ("0/2", {"SLURM_JOB_ID": "7"}, None, None),
+        ("kubernetes/2", {"SLURM_JOB_ID": "7", "JOB_COMPLETION_INDEX": "0"}, None, None),
+        ("slurm/2", {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7"}, "slurm-7", 0),
+        ("slurm/2", {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "3"}, "slurm-7", 3),
+        ("slurm/2", {"SLURM_RESTART_COUNT": "?"}, None, None),
+    ],
+)
+def test_run_and_attempt_are_the_engine_s(
+    asked: str | None, environment: dict[str, str], run: str | None, attempt: int | None
+) -> None:
+    """A PIN that is done is done in one run, and of an engine's attempts only the last may hold a lease."""
+    assert _shards.run_of(asked, environment) == (run, attempt)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     Reply = Mapping[str, Any]
     Row = Mapping[str, Any]
 
-STATES = ("starting", "running", "hung", "stopping", "killing", "backoff", "finished", "failed", "abandoned")
+STATES = (
+    "starting", "running", "hung", "stopping", "killing", "backoff", "waiting", "finished", "failed", "abandoned",
+)  # fmt: skip
 """Of a PIN. All of them are told, also where nobody is in one: a series that comes and goes cannot be summed up."""
 
 

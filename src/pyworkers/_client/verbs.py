@@ -161,9 +161,10 @@ def _restart(wire: Wire, parsed: argparse.Namespace) -> int:
     pins = reply["pins"]
 
     def settled(row: Reply) -> bool:
-        # Who ended normally instead of being asked has finished; whoever started anew may be in a crash loop.
+        # Who ended normally instead of being asked has finished; whoever started anew may be in a crash loop; and when
+        # a lease is to be had is for others to say.
         renewed = row["restarts"] > before[row["pin"]]
-        return row["state"] in ("finished", "failed") or (renewed and row["state"] in ("running", "backoff"))
+        return row["state"] in ("finished", "failed", "waiting") or (renewed and row["state"] in ("running", "backoff"))
 
     rows = _await(wire, pins, settled, reply["timeout"] + MARGIN_S)
     _say("\n".join(table.table({"workers": rows, "spares": [], "started": time.time(), "uptime": 0.0})))

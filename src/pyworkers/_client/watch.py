@@ -39,6 +39,7 @@ _COLOURS = {
     "stopping": "33",
     "killing": "33",
     "backoff": "33",
+    "waiting": "33",
     "finished": "2",
     "failed": "31",
     "hung": "31",

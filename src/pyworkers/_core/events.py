@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from pyworkers._core.records import record
+from pyworkers._core.rows import RowEvent, RowsAnswered
 from pyworkers._core.types import Attempt, ExitStatus, Pin
 
 
@@ -135,5 +136,7 @@ Event = (
     | RestartRequested
     | ScaleRequested
     | ForwardRequested
+    | RowEvent
+    | RowsAnswered
     | DeadlineReached
 )

@@ -69,13 +69,18 @@ class Group:
         """Take in a PIN that is added, and return when it is due: now, or when all are."""
         if slot not in self.slots:
             self.slots.append(slot)
-        return now if self._restart_at is None else NEVER
+        return NEVER if self.restarts else now
 
     def go_on_waiting(self) -> None:
         """After a new program has taken over: know again what the states of its slots tell."""
         self._failed = any(isinstance(member.state, Failed) for member in self.slots)
         if any(member.state == Backoff(NEVER) for member in self.slots):
             self._restart_at = -NEVER
+
+    @property
+    def restarts(self) -> bool:
+        """Whether nobody of it may start before all can."""
+        return self._restart_at is not None
 
     @property
     def failed(self) -> bool:

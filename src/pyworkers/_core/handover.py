@@ -71,7 +71,7 @@ class Legacy:
 KINDS: tuple[type, ...] = (
     Legacy, SlotMemory, SlotPlan,
     t.Restart, t.Limit, t.Purpose, t.Action, t.Rung, t.Watch, t.Wear,
-    t.Backoff, t.Starting, t.Running, t.Hung, t.Stopping, t.Killing, t.Finished, t.Failed, t.Retired,
+    t.Backoff, t.Waiting, t.Starting, t.Running, t.Hung, t.Stopping, t.Killing, t.Finished, t.Failed, t.Retired,
     t.Abandoned,
     t.FailureRecord, t.Previous, t.Exited, t.Signaled, t.Vanished,
 )  # fmt: skip

@@ -13,7 +13,6 @@ from pyworkers._core.handover import Legacy, SlotMemory, memory_of, remind
 from pyworkers._core.messages import Effect
 from pyworkers._core.records import replace
 from pyworkers._core.roll import Roll
-from pyworkers._core.slot import Slot
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import (
     NEVER,
@@ -94,12 +93,12 @@ class Heir(Supervisor):
         # Spares of no handler are dismissed here and not later, so that they are gone for good.
         effects = self._balance_spares()
         for pin in self._new:
-            effects += self._let(self._slots[pin], Slot.restart, self._now, self._now)
+            effects += self._let(self._slots[pin], self._slots[pin].restart, self._now, self._now)
         for pin in self._gone:
-            effects += self._let(self._slots[pin], Slot.retire, self._now)
+            effects += self._let(self._slots[pin], self._slots[pin].retire, self._now)
         for pin, slot in self._slots.items():
             if is_spare(pin) and isinstance(slot.state, LiveState) and pin not in self._gone:
-                effects += self._let(slot, Slot.restart, self._now, self._now)
+                effects += self._let(slot, slot.restart, self._now, self._now)
         for group in self._groups.values():
             before = [(slot, slot.state) for slot in group.slots]
             group.go_on(self._now)

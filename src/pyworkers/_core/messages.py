@@ -31,6 +31,7 @@ from pyworkers._core.events import (
     WorkerUp,
 )
 from pyworkers._core.records import record
+from pyworkers._core.rows import Vacate
 from pyworkers._core.types import Action, ExitStatus, Pin, Purpose, SlotPlan, Wear
 
 __all__ = [
@@ -66,6 +67,7 @@ class Next(enum.Enum):
     RESPAWN = "respawn"
     GROUP = "group"
     """A respawn, as soon as all of its group have ended."""
+    LEASE = "lease"
     FINISHED = "finished"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -331,4 +333,4 @@ class Finish:
     stopped: bool
 
 
-Effect = Spawn | Assign | Act | Look | Probe | Measure | Dump | Forward | Announce | Finish | Report
+Effect = Spawn | Assign | Act | Look | Probe | Measure | Dump | Forward | Vacate | Announce | Finish | Report

@@ -38,6 +38,7 @@ from pyworkers._core.types import (
     SlotState,
     Starting,
     Stopping,
+    Waiting,
     Wear,
 )
 
@@ -62,8 +63,7 @@ class Slot:
         # Its group was given up: what is left of it is on its way out.
         self._doomed = False
         self.state: SlotState = Backoff(NEVER)
-        self.ever_up = False
-        self.torn = False
+        self.ever_up = self.torn = False
 
     def wakes_at(self) -> float:
         """Return the instant at which `meet_deadline` is due."""
@@ -93,7 +93,7 @@ class Slot:
                 waiting = purpose is not Purpose.STOP
                 self.state = Killing(attempt, spawned_at, NEVER, purpose) if waiting else Abandoned(attempt, spawned_at)
                 return [m.WorkerAbandoned(self.plan.pin, attempt, waiting)]
-            case Starting() | Finished() | Failed() | Retired() | Abandoned():
+            case Starting() | Waiting() | Finished() | Failed() | Retired() | Abandoned():
                 return []
 
     def hear(self, event: m.WorkerEvent, now: float) -> list[Effect]:
@@ -132,7 +132,7 @@ class Slot:
     def stop(self, kind: StopKind, now: float) -> list[Effect]:
         """Set foot on the ladder, or on a steeper one, because the instance stops."""
         match self.state:
-            case Backoff():
+            case Backoff() | Waiting():
                 self.state = Finished(cut=True)
                 return []
             case Stopping(acted=acted) as state if kind is StopKind.GRACEFUL:
@@ -161,14 +161,14 @@ class Slot:
             case (Stopping() | Killing()) as state if state.purpose in (Purpose.STOP, Purpose.SCALE):
                 # On its way out for good: a spare that was dismissed, or a PIN that was taken away.
                 self.state = replace(state, purpose=Purpose.RESTART)
-            case Stopping() | Killing() | Abandoned():
+            case Waiting() | Stopping() | Killing() | Abandoned():
                 pass
         return []
 
     def retire(self, now: float) -> list[Effect]:
         """Leave for good, since an operator wants fewer PINs."""
         match self.state:
-            case Backoff() | Finished() | Failed():
+            case Backoff() | Waiting() | Finished() | Failed():
                 self.state = Retired()
             case Starting() | Running() | Hung() as state:
                 return self._climb(state, policy.stop_ladder(self.plan.stop_timeout, now), now, Purpose.SCALE)
@@ -273,7 +273,7 @@ class Slot:
         purpose = state.purpose if isinstance(state, Stopping | Killing) else None
         if isinstance(state, Hung):
             purpose = Purpose.HANG
-        asked = purpose in (Purpose.RECYCLE, Purpose.GROUP, Purpose.RESTART)
+        asked = purpose in (Purpose.RECYCLE, Purpose.GROUP, Purpose.RESTART, Purpose.LEASE)
         # A spare is stopped before the instance, when no PIN is left that could need it.
         stopping = purpose in (Purpose.STOP, Purpose.SCALE) or isinstance(state, Abandoned)
         lifetime_s, delay_s = now - state.spawned_at, 0.0
@@ -312,7 +312,7 @@ class Slot:
             return GivenUp.GROUP
         if code in self.plan.permanent_failure_codes:
             return GivenUp.PERMANENT
-        if asked in (Purpose.GROUP, Purpose.RESTART):
+        if asked in (Purpose.GROUP, Purpose.RESTART, Purpose.LEASE):
             return None
         if self.plan.restart is Restart.NEVER:
             return GivenUp.NO_RESTART

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pyworkers._core.slot import Slot
-from pyworkers._core.types import Pin, Running
+from pyworkers._core.types import Backoff, Running, is_spare
 
 
 class Spares:
@@ -20,19 +20,21 @@ class Spares:
             self._needed.setdefault(slot.plan.handler, []).append(slot)
         self._dismissed: dict[int, list[Slot]] = {}
         # Those of each handler that are up, as ordered sets.
-        self._parked: dict[int, dict[Pin, None]] = {handler: {} for handler in self._needed}
+        self._parked: dict[int, dict[Slot, None]] = {handler: {} for handler in self._needed}
 
     def settle(self, spare: Slot) -> None:
         """Note whether a spare can take a PIN, after its state has changed."""
-        parked, pin = self._parked[spare.plan.handler], spare.plan.pin
+        parked = self._parked[spare.plan.handler]
         if isinstance(spare.state, Running) and not spare.state.suspended:
-            parked[pin] = None
+            parked[spare] = None
         else:
-            parked.pop(pin, None)
+            parked.pop(spare, None)
 
-    def parked(self, handler: int) -> Pin | None:
-        """Return the first of this handler's that can take a PIN, if there is one."""
-        return next(iter(self._parked.get(handler, ())), None)
+    def one_for(self, slot: Slot) -> Slot | None:
+        """Return a process that waits for just this: a PIN of its handler is due."""
+        if is_spare(slot.plan.pin) or not isinstance(slot.state, Backoff):
+            return None
+        return next(iter(self._parked.get(slot.plan.handler, ())), None)
 
     def dismiss(self, open_pins: Mapping[int, int]) -> list[Slot]:
         """Return the spares of handlers without an open PIN, once: they must not keep the instance alive."""

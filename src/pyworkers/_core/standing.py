@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from pyworkers._core.records import record
 from pyworkers._core.supervisor import Supervisor
-from pyworkers._core.types import ClosedState, Failed, Finished, ProcessState, Running, Standing, is_spare
+from pyworkers._core.types import ClosedState, Failed, Finished, Pin, ProcessState, Running, Waiting, is_spare
+
+
+@record
+class Standing:
+    """How the instance stands, in numbers, for whoever looks at it from outside.
+
+    Attributes:
+        wanted: How many PINs it has.
+        up: How many of them have a worker that is up and was not asked to leave.
+        coming: How many have never been up, and still may be.
+        late: Those of the coming whose worker has ended before it was up.
+        finished: How many are done.
+        failed: How many were given up.
+        live: How many processes hold a PIN.
+        is_stopping: Whether the instance was asked to stop.
+        is_over: Whether nobody is left.
+    """
+
+    wanted: int
+    up: int
+    coming: int
+    late: tuple[Pin, ...]
+    finished: int
+    failed: int
+    live: int
+    is_stopping: bool
+    is_over: bool
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the start is over: every PIN has been up, or never will be.
+
+        One that was given up does not hold it back, for the others go on without it; all of them do.
+        """
+        return self.coming == 0 and not self.is_stopping and self.failed < self.wanted
 
 
 def standing_of(core: Supervisor) -> Standing:
     """Return how the instance stands; it costs a look at every slot."""
     slots = [slot for pin, slot in core._slots.items() if not is_spare(pin)]
-    coming = [slot for slot in slots if not (slot.ever_up or isinstance(slot.state, ClosedState))]
+    # Who waits for a row may do so for a year: the start waits for the first answer of the database only.
+    settled = ClosedState | Waiting if core._announced else ClosedState
+    coming = [slot for slot in slots if not (slot.ever_up or isinstance(slot.state, settled))]
     return Standing(
         wanted=len(slots),
         up=sum(isinstance(slot.state, Running) for slot in slots),

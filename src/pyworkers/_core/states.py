@@ -20,6 +20,7 @@ from pyworkers._core.types import (
     SlotState,
     Starting,
     Stopping,
+    Waiting,
 )
 
 
@@ -36,7 +37,7 @@ def wakes_at(state: SlotState) -> float:
             return rungs[0].at
         case Killing(abandon_at=abandon_at):
             return abandon_at
-        case Starting() | Finished() | Failed() | Retired() | Abandoned():
+        case Starting() | Waiting() | Finished() | Failed() | Retired() | Abandoned():
             return NEVER
 
 
@@ -47,9 +48,10 @@ def retires(state: SlotState) -> bool:
 
 
 def left_on_request(before: SlotState, after: SlotState) -> bool:
-    """Whether the process that has ended was unwanted by an operator, who has what was wanted instead."""
-    asked = isinstance(before, Stopping | Killing) and before.purpose in (Purpose.RESTART, Purpose.SCALE)
-    return asked and isinstance(after, Backoff | Retired)
+    """Whether the process that has ended was unwanted by an operator, or could not be held: no start has failed."""
+    asked = (Purpose.RESTART, Purpose.SCALE, Purpose.LEASE)
+    was_asked = isinstance(before, Stopping | Killing) and before.purpose in asked
+    return was_asked and isinstance(after, Backoff | Waiting | Retired)
 
 
 def ladder(kind: StopKind, state: SlotState, stop_timeout: float, now: float) -> tuple[Rung, ...]:

@@ -17,25 +17,24 @@ from collections.abc import Callable, Iterable, Mapping
 from pyworkers._core import messages as m
 from pyworkers._core.ending import ending
 from pyworkers._core.groups import Group, grouped
+from pyworkers._core.leased import LeasedSlot, seat
 from pyworkers._core.messages import Effect, Event, StopKind
 from pyworkers._core.records import replace
+from pyworkers._core.rows import OfRow, RowEvent, RowsAnswered
 from pyworkers._core.scheduler import scaled
 from pyworkers._core.slot import Slot
 from pyworkers._core.spares import Spares
 from pyworkers._core.states import left_on_request, retires
-from pyworkers._core.turns import Turns
+from pyworkers._core.turns import Queues
 from pyworkers._core.types import (
     NEVER,
     PINS_MAX,
-    Backoff,
     ClosedState,
     Failed,
-    Hung,
     LiveState,
     Phase,
     Pin,
     Retired,
-    Running,
     SlotPlan,
     SlotState,
     is_spare,
@@ -68,11 +67,9 @@ class Supervisor:
         self._jitter = jitter
         self._catch_all = catch_all
         self._cut_codes = cut_codes
-        self._slots = {plan.pin: Slot(plan, jitter) for plan in sorted(plans, key=lambda plan: plan.pin)}
+        self._slots = {plan.pin: seat(plan, jitter) for plan in sorted(plans, key=lambda plan: plan.pin)}
         self._groups = grouped(self._slots.values())
-        self._recycling = Turns()
-        # There is one log to dump into.
-        self._dumping = Turns()
+        self._queues = Queues()
         self._spares = Spares(slot for pin, slot in self._slots.items() if is_spare(pin))
         # How many PINs each handler has that may still need a worker.
         self._open_pins = Counter(slot.plan.handler for pin, slot in self._slots.items() if not is_spare(pin))
@@ -150,6 +147,8 @@ class Supervisor:
                 return self._forward(signum)
             case m.DeadlineReached():
                 return self._meet_deadlines()
+            case OfRow() | RowsAnswered():
+                return self._hear_of_row(event)
 
     def _start(self) -> list[Effect]:
         for slot in self._slots.values():
@@ -177,6 +176,17 @@ class Supervisor:
             effects += [] if left_on_request(before, slot.state) else self._announce(up=False)
         return effects
 
+    def _hear_of_row(self, event: RowEvent | RowsAnswered) -> list[Effect]:
+        if isinstance(event, RowsAnswered):
+            return self._announce(up=True)
+        slot = self._slots.get(event.pin)
+        if not isinstance(slot, LeasedSlot):
+            return [m.EventIgnored(event, "not leased")]
+        effects = self._let(slot, slot.hear_of_row, event, self._now)
+        if slot.plan.group is not None and self._groups[slot.plan.group].restarts:
+            slot.respawn_at(NEVER)
+        return effects
+
     def _tell_group(self, slot: Slot) -> list[Effect]:
         group = self._groups.get(slot.plan.group) if slot.plan.group is not None else None
         if group is None or self._stop_kind is not None:
@@ -191,9 +201,10 @@ class Supervisor:
 
     def _give_turns(self) -> list[Effect]:
         effects: list[Effect] = []
-        for turns, act in ((self._recycling, Slot.recycle), (self._dumping, Slot.dump)):
-            while (pin := turns.take()) is not None:
-                effects += self._let(self._slots[pin], act, self._now)
+        while (pin := self._queues.recycling.take()) is not None:
+            effects += self._let(self._slots[pin], self._slots[pin].recycle, self._now)
+        while (pin := self._queues.dumping.take()) is not None:
+            effects += self._let(self._slots[pin], self._slots[pin].dump, self._now)
         return effects
 
     def _announce(self, *, up: bool) -> list[Effect]:
@@ -208,7 +219,7 @@ class Supervisor:
         self._stop_kind = kind
         effects: list[Effect] = [m.StopStarted(reason, kind, self._live_count)]
         for slot in self._slots.values():
-            effects += self._let(slot, Slot.stop, kind, self._now)
+            effects += self._let(slot, slot.stop, kind, self._now)
         return effects
 
     def _operate(self, event: m.RestartRequested | m.ScaleRequested) -> list[Effect]:
@@ -237,7 +248,7 @@ class Supervisor:
             for slot, state in before:
                 self._settle(slot, state)
         for slot in alone:
-            effects += self._let(slot, Slot.restart, self._now, self._now)
+            effects += self._let(slot, slot.restart, self._now, self._now)
         return effects
 
     def _scale(self, reason: str, count: int, *, relative: bool) -> list[Effect]:
@@ -245,7 +256,7 @@ class Supervisor:
         if plan is None:
             return [
                 m.RequestRefused(
-                    reason, "only a worker without pins can have more or fewer, and none of a shard or of --only"
+                    reason, "only a worker without pins can have more or fewer, and none of a shard, --lease or --only"
                 )
             ]
         pins = {pin: slot for pin, slot in self._slots.items() if not is_spare(pin) and not retires(slot.state)}
@@ -260,7 +271,7 @@ class Supervisor:
         effects: list[Effect] = [m.Scaled(reason, count, tuple(added), tuple(removed), plan)]
         for pin in removed:
             self._never_up_count -= not self._slots[pin].ever_up
-            effects += self._let(self._slots[pin], Slot.retire, self._now)
+            effects += self._let(self._slots[pin], self._slots[pin].retire, self._now)
         for pin in added:
             effects += self._add(replace(plan, pin=pin), group)
         if added:
@@ -275,7 +286,7 @@ class Supervisor:
             self._open_pins[plan.handler] += 1
         self._never_up_count += not slot.ever_up
         at = self._now if group is None else group.join(slot, self._now)
-        return self._let(slot, Slot.restart, self._now, at)
+        return self._let(slot, slot.restart, self._now, at)
 
     def _forward(self, signum: int) -> list[Effect]:
         return [
@@ -292,7 +303,7 @@ class Supervisor:
                 break
             slot = self._slots[pin]
             before = slot.state
-            spare = self._spare_for(slot)
+            spare = self._spares.one_for(slot)
             effects += slot.meet_deadline(self._now) if spare is None else slot.take(spare.plan.pin, self._now)
             self._settle(slot, before)
             if spare is not None:
@@ -301,25 +312,18 @@ class Supervisor:
                 self._settle(spare, before)
         return effects
 
-    def _spare_for(self, slot: Slot) -> Slot | None:
-        """Return a process that waits for just this: a PIN of its handler is due."""
-        parked = self._spares.parked(slot.plan.handler)
-        if parked is None or is_spare(slot.plan.pin) or not isinstance(slot.state, Backoff):
-            return None
-        return self._slots[parked]
-
     def _balance_spares(self) -> list[Effect]:
         effects: list[Effect] = []
         for slot in self._spares.dismiss(self._open_pins):
-            effects += self._let(slot, Slot.stop, StopKind.GRACEFUL, self._now)
+            effects += self._let(slot, slot.stop, StopKind.GRACEFUL, self._now)
         for slot in self._spares.recall(self._open_pins):
-            effects += self._let(slot, Slot.restart, self._now, self._now)
+            effects += self._let(slot, slot.restart, self._now, self._now)
         return effects
 
     def _let(self, slot: Slot, act: Callable[..., list[Effect]], *arguments: object) -> list[Effect]:
-        """Let a slot do something, and keep the books."""
+        """Let a slot do something, which is one of its methods, and keep the books."""
         before = slot.state
-        effects = act(slot, *arguments)
+        effects = act(*arguments)
         self._settle(slot, before)
         return effects
 
@@ -336,13 +340,5 @@ class Supervisor:
             self._open_pins[slot.plan.handler] += opened
             self._live_count += isinstance(state, LiveState) - isinstance(before, LiveState)
             self._torn = self._torn or slot.torn
-        if isinstance(state, Running) and state.worn is not None and not state.suspended:
-            self._recycling.join(slot.plan.handler, pin)
-        elif isinstance(state, Running | ClosedState):
-            # Held until its successor is up: never more than one PIN of a handler is missing for its age.
-            self._recycling.leave(slot.plan.handler, pin)
-        if isinstance(state, Hung):
-            self._dumping.join(None, pin)
-        elif isinstance(before, Hung):
-            self._dumping.leave(None, pin)
+        self._queues.settle(slot.plan, before, state)
         self._wakes.note(slot, self._slots)

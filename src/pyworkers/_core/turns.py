@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from pyworkers._core.types import Pin
+from pyworkers._core.types import ClosedState, Hung, Pin, Running, SlotPlan, SlotState
 
 
 class Turns:
@@ -41,3 +41,28 @@ class Turns:
         del waiting[pin]
         if not waiting:
             del self._waiting[key]
+
+
+class Queues:
+    """What the PINs of an instance wait in line for.
+
+    Attributes:
+        recycling: To be recycled, by handlers.
+        dumping: To write stacks: there is one log to dump into.
+    """
+
+    def __init__(self) -> None:
+        self.recycling = Turns()
+        self.dumping = Turns()
+
+    def settle(self, plan: SlotPlan, before: SlotState, state: SlotState) -> None:
+        """Let a PIN join or leave, after its state has changed."""
+        if isinstance(state, Running) and state.worn is not None and not state.suspended:
+            self.recycling.join(plan.handler, plan.pin)
+        elif isinstance(state, Running | ClosedState):
+            # Held until its successor is up: never more than one PIN of a handler is missing for its age.
+            self.recycling.leave(plan.handler, plan.pin)
+        if isinstance(state, Hung):
+            self.dumping.join(None, plan.pin)
+        elif isinstance(before, Hung):
+            self.dumping.leave(None, plan.pin)

@@ -98,6 +98,8 @@ class Purpose(enum.Enum):
     """An operator wants a new one."""
     SCALE = "scale"
     """An operator wants fewer PINs."""
+    LEASE = "lease"
+    """Its PIN may not be held any longer."""
 
 
 class Action(enum.Enum):
@@ -123,6 +125,7 @@ class SlotPlan:
     Attributes:
         handler: PINs of the same handler are recycled one at a time, and share its spares.
         group: PINs of the same group are restarted all together; None for a PIN of its own.
+        leased: Whether there may be a process only while the row of the PIN is held.
     """
 
     pin: Pin
@@ -138,6 +141,7 @@ class SlotPlan:
     max_rss: int | None = None
     handler: int = 0
     group: str | None = None
+    leased: bool = False
 
 
 NEVER = float("inf")
@@ -178,6 +182,11 @@ class Backoff:
     """No process; one is due at `respawn_at`, which may be now; never, while it waits for its group."""
 
     respawn_at: float
+
+
+@record
+class Waiting:
+    """No process, and none may be there before the row of the PIN is held."""
 
 
 @record
@@ -260,42 +269,7 @@ class Abandoned:
 LiveState = Starting | Running | Hung | Stopping | Killing
 ProcessState = LiveState | Abandoned
 ClosedState = Finished | Failed | Retired | Abandoned
-SlotState = Backoff | LiveState | ClosedState
-
-
-@record
-class Standing:
-    """How the instance stands, in numbers, for whoever looks at it from outside.
-
-    Attributes:
-        wanted: How many PINs it has.
-        up: How many of them have a worker that is up and was not asked to leave.
-        coming: How many have never been up, and still may be.
-        late: Those of the coming whose worker has ended before it was up.
-        finished: How many are done.
-        failed: How many were given up.
-        live: How many processes hold a PIN.
-        is_stopping: Whether the instance was asked to stop.
-        is_over: Whether nobody is left.
-    """
-
-    wanted: int
-    up: int
-    coming: int
-    late: tuple[Pin, ...]
-    finished: int
-    failed: int
-    live: int
-    is_stopping: bool
-    is_over: bool
-
-    @property
-    def is_started(self) -> bool:
-        """Whether the start is over: every PIN has been up, or never will be.
-
-        One that was given up does not hold it back, for the others go on without it; all of them do.
-        """
-        return self.coming == 0 and not self.is_stopping and self.failed < self.wanted
+SlotState = Backoff | Waiting | LiveState | ClosedState
 
 
 @record

@@ -18,9 +18,17 @@ def export(launch: Launch) -> str:
         shards=shards,
         usage=int(ExitCode.USAGE),
         stop_all=int(ExitCode.STOP_ALL),
-        **kubernetes.fields(launch),
+        **kubernetes.fields(launch, *_run(launch)),
     )
 
+
+def _run(launch: Launch) -> tuple[str, ...]:
+    """Return what tells a lease which run this is: the Job, by a label that Kubernetes gives its pods from 1.27 on."""
+    return (_RUN_ID,) if "lease" in launch.said and "run_id" not in launch.said else ()
+
+
+_RUN_ID = """\
+{name: PYWORKERS_RUN_ID, valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/controller-uid']"}}}"""
 
 _MANIFEST = """\
 # kubectl apply -f -, once image and resources are those of your app.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pyworkers._core import messages as m
 from pyworkers._core.notices import Notices
 from pyworkers._core.records import record
+from pyworkers._core.rows import Vacate
 from pyworkers._core.types import Action, Attempt, ExitStatus, FailureRecord, Pid, Pin, Previous, Signaled, is_spare
 from pyworkers._logs import ERROR, WARNING, Line
 from pyworkers._master.history import History
@@ -32,6 +33,10 @@ OOM_REAPED_S = 2.0
 SIGNAL_OF = {Action.TERMINATE: signal.SIGTERM, Action.INTERRUPT: signal.SIGQUIT, Action.KILL: signal.SIGKILL}
 
 
+def unleased(_effect: Vacate) -> None:
+    """Where no PIN is leased, nobody has to know."""
+
+
 @record
 class Crew:
     """What compose hands to the master of the other side of fork, which it must not know itself.
@@ -49,6 +54,7 @@ class Crew:
         beat: Returns when the latest worker of the PIN last proved that it reaches its checkpoints, or None.
         announce: Is told, once, whether every worker came up.
         log: Takes a level and a line.
+        vacate: Is told where no process is left on a PIN that is leased.
     """
 
     worker_main: Callable[[Pin, Attempt, Previous | None], Callable[[], int]]
@@ -63,6 +69,7 @@ class Crew:
     beat: Callable[[Pin], float | None]
     announce: Callable[[bool], None]
     log: Callable[[int, str], None]
+    vacate: Callable[[Vacate], None] = unleased
 
 
 class Executor:
@@ -125,6 +132,8 @@ class Executor:
                 self._send(pin, signum)
             case m.Announce(up):
                 self._crew.announce(up)
+            case Vacate():
+                self._crew.vacate(effect)
             case m.Finish():
                 pass
             case _:

@@ -1,9 +1,10 @@
 """Waits, collects, feeds the core in a fixed order, carries out what it decides, until it says that it is over.
 
-The order of one turn: records of workers, then signals, then exits, then deadlines, then the control socket, then the
-log. Exits before timers, so that a worker that left at the edge of its time is not killed; a stop before all that
-follows from an exit, so that nobody is replaced, or told of as failed, who was stopped; and nobody's questions before
-all that. After the first fork nothing but `Finish` ends the loop.
+The order of one turn: records of workers, then signals, then exits, then leases, then deadlines, then the control
+socket, then the log. Exits before timers, so that a worker that left at the edge of its time is not killed; a stop
+before all that follows from an exit, so that nobody is replaced, or told of as failed, who was stopped; what may be
+held before what is forked; and nobody's questions before all that. After the first fork nothing but `Finish` ends the
+loop.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pyworkers._master.needs import Kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyworkers._master.lease import Keeper
     from pyworkers._master.notify import Notifier
 
 STOP_GRACE_S = 1.0
@@ -46,6 +48,7 @@ class Loop:
         self._finish: m.Finish | None = None
         self.control: Control | None = None
         self._helpers: list[Helper] = []
+        self._keeper: Keeper | None = None
 
     def attend(self, control: Control) -> None:
         """From here on serve the control socket, too."""
@@ -54,6 +57,10 @@ class Loop:
     def keep(self, helper: Helper) -> None:
         """From here on keep a process beside the workers, too."""
         self._helpers.append(helper)
+
+    def hold(self, keeper: Keeper) -> None:
+        """From here on keep the rows of the PINs, too."""
+        self._keeper = keeper
 
     def rest(self) -> None:
         """Before another program may take the place of this one: end what is beside the workers; it can come again."""
@@ -72,8 +79,7 @@ class Loop:
             reload = self._executor.reload
             if reload is not None and reload.passed and self._finish is None and not self._executor.stacks.busy:
                 reload.take_over()
-            if self._finish is not None and self._executor.notices.idle:
-                self._executor.report_untold()
+            if self._finish is not None and self._all_said():
                 if reload is not None:
                     reload.close()
                 return self._finish.exit_code
@@ -81,11 +87,22 @@ class Loop:
                 helper.attend(self._kernel.now())
             self._turn()
 
+    def _all_said(self) -> bool:
+        """Whether everybody was told of the end, or there is no time left for it; what was not said then is logged."""
+        idle = self._executor.notices.idle and (self._keeper is None or self._keeper.idle)
+        if idle:
+            self._executor.report_untold()
+            if self._keeper is not None:
+                self._keeper.report_unsaid()
+        return idle
+
     def _turn(self) -> None:
         wake = self._kernel.wait(self._timeout(), self._log.sink.waiting())
         if self._log.sink.waiting() is not None:
             self._log.sink.flush()
         for event in self._executor.translate(wake):
+            self.feed(event)
+        for event in () if self._keeper is None else self._keeper.attend(wake):
             self.feed(event)
         deadline = self._core.next_deadline()
         if deadline is not None and deadline <= self._kernel.now():
@@ -98,7 +115,7 @@ class Loop:
 
     def _timeout(self) -> float | None:
         deadlines = [self._core.next_deadline(), self._executor.next_deadline()]
-        sides = (self.control, self._notifier, *self._helpers)
+        sides = (self.control, self._notifier, self._keeper, *self._helpers)
         deadlines += [side.next_deadline() for side in sides if side is not None]
         deadline = min((at for at in deadlines if at is not None), default=math.inf)
         return None if deadline == math.inf else max(0.0, deadline - self._kernel.now())
@@ -123,6 +140,8 @@ class Loop:
                     self._finish = effect
                     grace_s = STOP_GRACE_S if effect.stopped else FINISH_GRACE_S
                     self._executor.notices.close(self._kernel.now(), grace_s=grace_s)
+                    if self._keeper is not None:
+                        self._keeper.leave(grace_s)
                 elif (news := self._executor.carry_out(effect)) is not None:
                     events.append(news)
         return decision or []

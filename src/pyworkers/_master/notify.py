@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pyworkers._core import messages as m
-from pyworkers._core.types import Standing
+from pyworkers._core.standing import Standing
 from pyworkers._logs import WARNING
 from pyworkers._master.reports import standing_line
 from pyworkers._posix.notify import NotifyDescriptor, NotifySocket

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyworkers._core import messages as m
 from pyworkers._core.records import record
+from pyworkers._core.standing import Standing
 from pyworkers._core.types import (
     FIRST_SPARE,
     Action,
@@ -14,7 +15,6 @@ from pyworkers._core.types import (
     Pin,
     Purpose,
     Signaled,
-    Standing,
     Vanished,
     is_spare,
 )
@@ -163,6 +163,8 @@ def _ended(report: m.WorkerEnded, seat: Seat, who: str) -> tuple[int, str]:
             return ERROR, f"{line}{trace_of(seat)}; {_GIVEN_UP[report.given_up]}"
         case m.Next.GROUP:
             return abnormal, f"{line}{trace_of(seat)}; respawning with its group"
+        case m.Next.LEASE:
+            return abnormal, f"{line}{trace_of(seat)}; waiting for its lease"
         case m.Next.RESPAWN:
             when = f"in {report.delay_s:.1f}s" if report.delay_s else "now"
             return abnormal, f"{line}{trace_of(seat)}; respawning {when}"

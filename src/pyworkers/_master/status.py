@@ -19,12 +19,14 @@ from pyworkers._core.types import (
     SlotState,
     Starting,
     Stopping,
+    Waiting,
     is_spare,
 )
 from pyworkers._master.execute import Executor
 
 NAMES: Mapping[type, str] = {
     Backoff: "backoff",
+    Waiting: "waiting",
     Starting: "starting",
     Running: "running",
     Hung: "hung",

@@ -22,6 +22,7 @@ _ASKED = {
     Purpose.GROUP: "with its group",
     Purpose.RESTART: "since an operator wanted a restart",
     Purpose.SCALE: "since an operator wanted fewer PINs",
+    Purpose.LEASE: "since its lease was lost",
 }
 
 _GIVEN_UP: dict[m.GivenUp, Callable[[SlotPlan], str]] = {
@@ -84,6 +85,8 @@ def _what_follows(report: m.WorkerEnded, plan: SlotPlan) -> str:
             return f"given up: {_GIVEN_UP[report.given_up](plan)}"
         case m.Next.GROUP:
             return f"the next one waits until all of its group '{plan.group}' have ended; {_delay(report, plan)}"
+        case m.Next.LEASE:
+            return "the next one waits until the lease of the PIN is held again"
         case m.Next.RESPAWN:
             return f"the next one follows {_delay(report, plan)}"
 

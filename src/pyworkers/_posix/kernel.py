@@ -91,6 +91,10 @@ class PosixKernel:
         """The children that are to be reaped."""
         return self._brood
 
+    def adopt(self, pid: Pid) -> None:
+        """Reap this child, too, which was started by other means; its end is told like that of every other one."""
+        self._brood.own.add(pid)
+
     def send(self, pid: Pid, signum: int) -> None:
         """Send a signal to a child that has not been reaped."""
         if pid in self._brood.own:

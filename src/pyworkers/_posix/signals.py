@@ -55,7 +55,10 @@ PROBE = None if _first is None else _first + 5
 DUMP = None if _first is None else _first + 6
 """Makes a worker write the stacks of its threads, without the help of its interpreter."""
 
-WORKER = MANAGED | {signum for signum in (PROBE, DUMP) if signum is not None}
+LEASE = None if _first is None else _first + 7
+"""Tells a worker that the time for which its PIN was leased is over, as far as it knows."""
+
+WORKER = MANAGED | {signum for signum in (PROBE, DUMP, LEASE) if signum is not None}
 """The signals that mean something to a worker. Whoever started us may have blocked them: they are never left so."""
 
 # Never ignored, whoever started us: without TERM there is no stop, and ignored SIGCHLD makes the kernel throw the

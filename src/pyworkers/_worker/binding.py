@@ -27,6 +27,7 @@ RESERVED = frozenset(
         signal.SIGSTOP,
         signals.PROBE,
         signals.DUMP,
+        signals.LEASE,
     }
 )
 """What `on_signal` cannot have: ours, or the kernel's."""
