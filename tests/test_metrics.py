@@ -246,7 +246,7 @@ def test_helper_holds_nothing_of_the_instance(bench: Bench, port: int) -> None:
     pid = helper(instance)
 
     def links(of_pid: int) -> set[str]:
-        return {os.readlink(path) for path in Path(f"/proc/{of_pid}/fd").iterdir()}
+        return {os.readlink(path) for path in Path(f"/proc/{of_pid}/fd").iterdir() if path.is_symlink()}
 
     master = links(instance.pid)
     (listener,) = {link for link in links(pid) & master if link.startswith("socket:")}

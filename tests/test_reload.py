@@ -309,7 +309,8 @@ os.chdir("/")
 """
     instance = start(bench, tell + code())
     bench.app(tell + code("v2"))
-    bench.run("reload", "shop:app")
+    done = bench.run("reload", "shop:app")
+    assert (done.returncode, done.stderr) == (0, "")
     told = bench.read("state").splitlines()
 
     # At the start, in the check, and in the program that takes over.

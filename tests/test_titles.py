@@ -54,7 +54,7 @@ def test_titles_say_who_is_who(bench: Bench) -> None:
     os.kill(master.worker(4), signal.SIGKILL)
     until(lambda: titles(master.pid) == sorted([*calm, "pyworkers: on_failure"]), "the same again, and a notice")
 
-    assert title(int(spare[1])) == "pyworkers: worker shop sell pin=4"
+    until(lambda: title(int(spare[1])) == "pyworkers: worker shop sell pin=4", "the title of who was a spare")
     # With a blank in it, programs that read /proc/PID/stat by its blanks would miss the process.
     assert {name(pid) for pid in (master.pid, *children(master.pid))} == {"pyworkers"}
     assert master.stop() == 0
