@@ -34,9 +34,9 @@ def code(version: str = "v1", text: str = CODE) -> str:
     return text.replace("VERSION", version)
 
 
-def start(bench: Bench, text: str | None = None, *arguments: str) -> Instance:
+def start(bench: Bench, text: str | None = None, *arguments: str, **popen: object) -> Instance:
     """Start an instance of three PINs, and wait until all of their handlers run."""
-    instance = bench.start(code() if text is None else text, *arguments)
+    instance = bench.start(code() if text is None else text, *arguments, **popen)
     until(lambda: len(begun(bench)) == 3, "three handlers")
     return instance
 
@@ -295,6 +295,63 @@ def test_program_of_a_script_reloads_as_well(bench: Bench) -> None:
         process.kill()
         process.wait()
         log.close()
+
+
+def test_check_runs_nothing_of_what_follows_the_run(bench: Bench) -> None:
+    """What a script does after its app.run(), or at its exit, is not for a program that only tries out the code."""
+    after = """
+if __name__ == "__main__":
+    import atexit
+    atexit.register((here / "exited").touch)
+    code = app.run()
+    (here / "after").touch()
+    sys.exit(code)
+"""
+    bench.app(code() + after)
+    process = subprocess.Popen(
+        [sys.executable, "shop.py"], cwd=bench.directory, env={**os.environ, **runtime_in(bench.directory)}
+    )
+    try:
+        until(lambda: len(begun(bench)) == 3, "the workers")
+        bench.app(code("v2") + after)
+        process.send_signal(signal.SIGHUP)
+        until(lambda: versions(bench) == dict.fromkeys("012", "v2"), "the new code")
+        assert not (bench.directory / "after").exists()
+        assert not (bench.directory / "exited").exists()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert (bench.directory / "after").exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_failures_that_were_to_be_told_do_not_keep_a_master_without_on_failure(bench: Bench) -> None:
+    """G8: the new code has no `on_failure`, and the stop is as short as ever."""
+    tell = "\n@app.on_failure\ndef tell(record):\n    (here / 'telling').touch()\n    time.sleep(3600)\n"
+    instance = start(bench, code() + tell)
+    for pin in (1, 2):
+        os.kill(instance.worker(pin), signal.SIGKILL)
+    until(lambda: (bench.directory / "telling").exists(), "the first to be told")
+    bench.app(code("v2"))
+    assert bench.run("reload", "shop:app").returncode == 0
+
+    assert instance.stop() == 0
+    assert instance.matches(r"on_failure was not told of all failures count=1")
+
+
+def test_who_waits_on_a_descriptor_is_told_once(bench: Bench) -> None:
+    """`--notify-fd`: the descriptor is gone by the reload, and nobody is told again by whatever has its number."""
+    reader, writer = os.pipe()
+    instance = start(bench, None, "--notify-fd", str(writer), pass_fds=(writer,))
+    os.close(writer)
+    assert os.read(reader, 10) == b"\n"
+    bench.app(code("v2"))
+    assert bench.run("reload", "shop:app").returncode == 0
+    assert os.read(reader, 10) == b""
+    os.close(reader)
+    until(lambda: versions(bench) == dict.fromkeys("012", "v2"), "the new code")
+    assert instance.stop() == 0
 
 
 def test_environment_directory_and_mask_are_those_of_the_start(bench: Bench) -> None:

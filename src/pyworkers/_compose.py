@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Generator, Mapping
 
@@ -16,7 +17,7 @@ from pyworkers.errors import ExitCode, PyworkersError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 
 def main(
@@ -47,7 +48,7 @@ def main(
                     from pyworkers._succession import refuse
 
                     # Not only in a check: before it takes over, the code may have changed once more.
-                    refuse(decided, begin.estate)
+                    refuse(decided, begin.estate, begin.origin.directory)
                 if begin.errand is not None and begin.inherited is None:
                     return _check(decided, begin)
                 return int(Instance(app, decided, begin).run(inline=inline, leaving=leaving))
@@ -69,13 +70,16 @@ def go_on_without(error: PyworkersError, given: Mapping[str, object], begin: Beg
     return int(Instance(app, decided, begin, broken=str(error)).run(inline=False, leaving=True))
 
 
-def _check(decided: Plan, begin: Beginning) -> int:
-    """Find out for a master that runs whether this program could take over, and tell it so."""
+def _check(decided: Plan, begin: Beginning) -> NoReturn:
+    """Find out for a master that runs whether this program could take over, tell it so, and leave.
+
+    Not a line of a script that comes after its `app.run()` is to run beside the master, and no exit function.
+    """
     assert begin.errand is not None
     if decided.instance.strict and (found := _audit.findings(decided.run.syslog)):
         raise UsageError(f"strict is on, and the fork-safety audit has found something: {found[0]}")
     begin.errand.prove()
-    return int(ExitCode.OK)
+    os._exit(ExitCode.OK)
 
 
 @contextlib.contextmanager

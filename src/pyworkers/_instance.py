@@ -58,7 +58,8 @@ class Instance:
         self._identity = self._find_identity(inline=inline)
         process.open_standard_streams()
         left, name = self._begin.inherited, self._plan.instance.name
-        self._readiness = Readiness(self._plan.run, lambda how: complain(f"{name}: {how}; its log says why"))
+        complaint = f"{name}: {{}}; its log says why"
+        self._readiness = Readiness(self._plan.run, lambda how: complain(complaint.format(how)), is_first=left is None)
         if self._plan.instance.lock_file is not None:
             self._lock = LockFile(self._plan.instance.lock_file, None if left is None else left.kept.lock)
         try:
@@ -214,7 +215,7 @@ class Instance:
             self._log(ERROR, f"cannot write to stdout or stderr: {os.strerror(error.errno or 0)}")
         # Who has come since then was started by a hook, the last of the user's code to run in the master.
         started = process.children() if process.adopts() else None
-        code = self._loop(trapped, None if started is None else self._spared(started - inherited))
+        code = self._loop(trapped, None if started is None else started - inherited)
         if code is None:
             return ExitCode.USAGE
         try:
@@ -253,11 +254,6 @@ class Instance:
                 return ExitCode.USAGE
             self._broken = f"{what} {type(error).__name__}"
         return None
-
-    def _spared(self, started: frozenset[Pid]) -> frozenset[Pid]:
-        """Return whom only their owners may reap: those, and who was spared by the program before this one."""
-        left = self._begin.inherited
-        return started if left is None or left.spared is None else started | left.spared
 
     def _not_started(self, why: str) -> ExitCode:
         self._log(ERROR, f"not started: {why}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pyworkers._core.records import record
-from pyworkers._posix import reexec
+from pyworkers._core.types import Pid
+from pyworkers._posix import process, reexec
 from pyworkers._posix.reexec import Errand, Origin
 from pyworkers._posix.signals import EarlySignals
 
@@ -22,6 +23,7 @@ class Beginning:
         errand: What the program before this one wants of it; None where there was none.
         estate: What that one has left.
         early: The signals that come before the master's traps stand; None where there is nothing to take over.
+        children: Those that the program before this one has left, workers or not: nobody else can reap them any more.
     """
 
     origin: Origin
@@ -29,6 +31,7 @@ class Beginning:
     errand: Errand | None = None
     estate: Estate | None = None
     early: EarlySignals | None = None
+    children: frozenset[Pid] = frozenset()
 
     @property
     def inherited(self) -> Estate | None:
@@ -49,4 +52,7 @@ def beginning(target: str | None = None) -> Beginning:
     from pyworkers import _succession
 
     estate = _succession.read(errand.read())
-    return Beginning(origin, target, errand, estate, None if errand.answer is not None else EarlySignals(estate.mask))
+    if errand.answer is not None:
+        return Beginning(origin, target, errand, estate)
+    children = process.children() or frozenset()
+    return Beginning(origin, target, errand, estate, EarlySignals(estate.mask), children)

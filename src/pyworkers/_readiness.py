@@ -27,23 +27,25 @@ class Readiness:
     Args:
         run: What the command line says.
         complain: Tells an error to the shell that waits for a daemon.
+        is_first: Whether this is the master's first program: who waits on a descriptor was told before a reload.
 
     Raises:
         UsageError: `notify_fd` is not open.
     """
 
-    def __init__(self, run: RunSettings, complain: Callable[[str], None]) -> None:
+    def __init__(self, run: RunSettings, complain: Callable[[str], None], *, is_first: bool = True) -> None:
         self._complain = complain
         self._pipe: tuple[int, int] | None = None
         self._manager: Manager | None = None
         self._socket: NotifySocket | None = None
         self._descriptor: NotifyDescriptor | None = None
+        self._announced = False
         if run.notify_fd is not None or os.environ.get("NOTIFY_SOCKET"):
             from pyworkers._posix.notify import NotifyDescriptor, manager_of
 
             # Asked now, for a daemon is not the process that the variables name.
             self._manager = manager_of(os.environ)
-            if run.notify_fd is not None:
+            if run.notify_fd is not None and is_first:
                 try:
                     self._descriptor = NotifyDescriptor(run.notify_fd)
                 except OSError as error:
@@ -76,8 +78,14 @@ class Readiness:
         os.close(reader)
         self._pipe = (reader, writer)
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits who can be told by this program alone."""
+        return not self._announced and (self._pipe is not None or self._descriptor is not None)
+
     def announce(self, up: bool) -> None:
         """Tell the shell of a daemon, once, whether every worker came up."""
+        self._announced = True
         if self._pipe is not None:
             with contextlib.suppress(OSError):
                 os.write(self._pipe[1], b"up %d" % os.getpid() if up else b"down ")

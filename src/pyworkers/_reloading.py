@@ -71,7 +71,7 @@ def _take_over(works: Works, left: Estate) -> list[Answer]:
     from pyworkers._master import estate
 
     now = works.kernel.now()
-    works.kernel.brood.own.update(left.children)
+    works.kernel.brood.own.update(left.children | works.parts.begin.children)
     works.kernel.brood.leaders.update(left.leaders)
     estate.restore(works.executor, left.books, now)
     return [] if works.loop.control is None else estate.take_up(works.loop.control, left.lines, now)
@@ -97,6 +97,8 @@ def _means(works: Works) -> Means:
     def refusal() -> str | None:
         if works.parts.plan.run.lease is not None:
             return "leases are not handed over to new code: stop the instance and start it"
+        if works.parts.readiness.is_waited_for:
+            return "somebody waits for the end of the start (--daemon, --notify-fd): try again when all are up"
         return "the instance is stopping" if works.core.phase is Phase.STOPPING else None
 
     return Means(check, lambda: reexec.answer_of_check(answers.pop()), become, refusal)

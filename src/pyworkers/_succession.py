@@ -56,7 +56,6 @@ class Estate:
         lock_file: An absolute path.
         shard: K and N; None where this instance runs all PINs.
         mask: The signal mask that the master was started with.
-        spared: Children that only their owner may reap; None where this process adopts nobody.
         children: Those that are to be reaped: workers, and what else the master has forked.
         leaders: Those of them that lead a process group.
         started_at: When the master was started, on the monotonic clock.
@@ -67,7 +66,6 @@ class Estate:
     shard: tuple[int, int] | None
     mask: frozenset[int]
     kept: Kept
-    spared: frozenset[Pid] | None
     children: frozenset[Pid]
     leaders: frozenset[Pid]
     past: Past
@@ -115,7 +113,7 @@ def describe(works: Works) -> Estate:
     listener, lock = works.reception.listener, works.parts.lock
     return Estate(
         name=instance.name,
-        lock_file=_absolute(instance.lock_file),
+        lock_file=_absolute(instance.lock_file, works.parts.begin.origin.directory),
         shard=works.parts.plan.shard,
         mask=works.parts.trapped.inherited_mask,
         kept=Kept(
@@ -125,7 +123,6 @@ def describe(works: Works) -> Estate:
             lock=None if lock is None else lock.fileno(),
             socket=None if listener is None else (listener.path, listener.fileno(), works.reception.entry),
         ),
-        spared=brood.spared,
         children=frozenset(brood.own),
         leaders=frozenset(brood.leaders),
         past=works.roster.past(slot.plan.pin for slot in legacy.slots),
@@ -143,16 +140,23 @@ def check(begin: Origin, works: Works) -> tuple[Pid, int]:
 
 def become(begin: Origin, works: Works) -> None:
     """Replace this program, and return only by an OSError."""
+    # Once before anything is given up for it: what fails here costs nobody anything.
+    written(describe(works))
     works.executor.stacks.give_up()
     works.loop.rest()
     left = describe(works)
     works.parts.journal.sink.flush()
-    reexec.become(begin, written(left), left.kept.numbers(left.lines))
+    reexec.become(begin, written(left), left.kept.numbers(left.lines), works.parts.trapped.hand_on)
 
 
-def refuse(decided: Plan, left: Estate) -> None:
-    """Raise UsageError where a run cannot take over, however good its code is."""
-    wanted = _absolute(decided.instance.lock_file)
+def refuse(decided: Plan, left: Estate, directory: str) -> None:
+    """Raise UsageError where a run, started in this directory, cannot take over, however good its code is."""
+    if decided.instance.name != left.name:
+        raise UsageError(
+            f"the name cannot change by a reload, from {left.name} to {decided.instance.name}: stop the instance and"
+            " start it"
+        )
+    wanted = _absolute(decided.instance.lock_file, directory)
     if wanted != left.lock_file:
         raise UsageError(
             f"lock_file cannot change by a reload, from {left.lock_file} to {wanted}: stop the instance and start it"
@@ -167,8 +171,9 @@ def refuse(decided: Plan, left: Estate) -> None:
         )
 
 
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else os.path.abspath(path)
+def _absolute(path: str | None, directory: str) -> str | None:
+    # Not of the directory of now: an on_start function may have gone to another one.
+    return None if path is None else os.path.normpath(os.path.join(directory, path))
 
 
 def stand_in(left: Estate, given: Mapping[str, object]) -> tuple[App, Plan]:
@@ -185,7 +190,9 @@ def stand_in(left: Estate, given: Mapping[str, object]) -> tuple[App, Plan]:
 
         nobody.__name__ = name
         app.worker(pins=own)(nobody)
+    # Of the run, only where it logs to: what else was asked for may be what has failed.
     values = {**_settings.from_environment(os.environ), **given}
+    values = {name: values[name] for name in ("daemon", "syslog", "log_format") if name in values}
     return app, Plan(
         _settings.instance_settings({"name": left.name, "lock_file": left.lock_file}),
         _settings.run_settings(values),

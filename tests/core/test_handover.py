@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 
 import pytest
@@ -60,6 +61,18 @@ def test_all_of_it_comes_back_through_json() -> None:
 def test_plain_values_and_tuples_come_back(value: object) -> None:
     """Whatever JSON has a form for, and tuples of it."""
     assert CODEC.unpack(json.loads(json.dumps(CODEC.pack(value)))) == value
+
+
+def test_enums_of_a_user_are_what_they_are_worth() -> None:
+    """App(normal_exit_codes=Code.FINE) is no reason to refuse a reload."""
+
+    class Code(enum.IntEnum):
+        FINE = 3
+
+    class Name(str, enum.Enum):
+        SHOP = "shop"
+
+    assert CODEC.pack((Code.FINE, Name.SHOP, frozenset({Code.FINE}))) == ["tuple", 3, "shop", ["set", 3]]
 
 
 JSON = st.recursive(

@@ -287,6 +287,33 @@ def test_group_is_replaced_together() -> None:
     assert m.RollEnded(3) in stage.advance(policy.CANARY_S)
 
 
+def test_group_whose_new_code_dies_halts_the_roll() -> None:
+    """Also where it is another PIN of the group than the one whose turn it is."""
+    stage = Stage(*plans(2, group="g"), SlotPlan(Pin(2), handler=1))
+    stage.start()
+    stage.now += 10.0
+    declared = [*plans(2, group="g"), SlotPlan(Pin(2), handler=1)]
+    reload(stage, *declared)
+    for pin in range(2):
+        stage.exit(STOPPED, pin)
+    stage.advance(0.0)
+    stage.up(0)
+    effects = stage.exit(Exited(1), 1)
+
+    assert m.RollHalted(Pin(1), 2) in effects
+    assert not acts(stage, 2)
+
+
+def test_instance_is_up_when_who_was_not_is_gone() -> None:
+    """Whoever waits for the start is told, if all that are left have been up."""
+    stage = Stage(*plans(2))
+    stage.start(up=False)
+    stage.up(0)
+    effects = reload(stage, SlotPlan(Pin(0)))
+
+    assert m.Announce(up=True) in effects
+
+
 def test_group_that_was_about_to_start_again_does_so() -> None:
     """A reload in the middle of a group's restart loses nobody."""
     stage = staged(3, group="g")

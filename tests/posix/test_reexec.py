@@ -63,7 +63,7 @@ def test_program_begins_again_with_what_it_was_told_and_what_it_keeps(run: Calla
             os.chdir("/")
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
             os.kill(os.getpid(), signal.SIGUSR1)
-            reexec.become(begin, str(reader).encode(), [reader])
+            reexec.become(begin, str(reader).encode(), [reader], lambda: None)
         reader = int(found.read())
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         tell(*here, os.read(reader, 4).decode(), os.get_inheritable(reader), signal.SIGUSR1 in signal.sigpending(),
@@ -75,6 +75,23 @@ def test_program_begins_again_with_what_it_was_told_and_what_it_keeps(run: Calla
     assert first[3:] == [None, False]
     # 0 to 2, the reader, and the one that lists them.
     assert second[5:] == ["kept", False, True, True, 5]
+
+
+def test_g3_signal_that_was_trapped_and_not_taken_is_the_new_programs(run: Callable[[str], list[Any]]) -> None:
+    """What has come before every signal was blocked, but nobody has looked at, is pending in the new program."""
+    ((pending,),) = run(
+        """
+        from pyworkers._posix.signals import MasterSignals
+        begin, found = reexec.origin(), reexec.errand()
+        if found is None:
+            with MasterSignals() as trapped:
+                os.kill(os.getpid(), signal.SIGTERM)
+                reexec.become(reexec.origin(), b"", [], trapped.hand_on)
+        tell(sorted(signal.Signals(signum).name for signum in signal.sigpending()))
+        """
+    )
+
+    assert pending == ["SIGCHLD", "SIGTERM"]
 
 
 def test_program_that_cannot_be_executed_leaves_everything_as_it_was(run: Callable[[str], list[Any]]) -> None:
@@ -91,7 +108,7 @@ def test_program_that_cannot_be_executed_leaves_everything_as_it_was(run: Callab
         os.chdir("/tmp")
         before = state()
         try:
-            reexec.become(reexec.Origin("/no/such/python", begin.arguments, begin.directory, {}), b"state", [reader])
+            reexec.become(reexec.Origin("/no/such/python", begin.arguments, begin.directory, {}), b"state", [reader], lambda: None)
         except OSError as problem:
             tell(type(problem).__name__, before, state())
         """

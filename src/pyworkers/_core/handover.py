@@ -90,10 +90,15 @@ class Codec:
 
     def pack(self, value: object) -> Plain:
         """Return a value as plain values."""
-        if isinstance(value, enum.Enum):
+        if isinstance(value, enum.Enum) and type(value).__name__ in self._kinds:
             return [type(value).__name__, value.value]
-        if value is None or isinstance(value, bool | int | float | str):
+        if value is None or isinstance(value, bool | float):
             return value
+        # A user's IntEnum or the like is what it is worth.
+        if isinstance(value, int):
+            return int(value)
+        if isinstance(value, str):
+            return str.__str__(value)
         if isinstance(value, tuple):
             return ["tuple", *map(self.pack, cast(tuple[object, ...], value))]
         if isinstance(value, frozenset):

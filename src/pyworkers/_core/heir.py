@@ -104,6 +104,9 @@ class Heir(Supervisor):
             group.go_on(self._now)
             for slot, state in before:
                 self._settle(slot, state)
+        if self._never_up_count == 0:
+            # Who had not been up is gone with the new code.
+            effects += self._announce(up=True)
         if not self._told:
             effects.insert(0, m.RollStarted(self._roll.left_count, len(self._new), len(self._gone)))
         return effects

@@ -67,6 +67,11 @@ class Notices:
         # Nobody knows how much of its time is over.
         self._kill_at = now + NOTICE_TIMEOUT_S if busy else None
 
+    def drop(self) -> None:
+        """Count all who wait as dropped: there is nobody any more who wants to hear."""
+        self.dropped_count += len(self._waiting)
+        self._waiting.clear()
+
     def close(self, now: float, *, grace_s: float) -> None:
         """Let what is queued be told for `grace_s` seconds more, in all."""
         self._close_at = now + grace_s

@@ -77,16 +77,26 @@ class Roll:
     def note_end(self, ended: m.WorkerEnded) -> bool:
         """Take the end of a worker, and return whether the roll halts at it: new code that has failed, unasked."""
         pin, state = ended.pin, self._slots[ended.pin].state
-        new = pin in self._stale and pin not in self._waiting and ended.attempt > self._stale[pin]
+        mate = self._is_mate(pin)
+        new = pin in self._stale and (mate or pin not in self._waiting) and ended.attempt > self._stale[pin]
         if self.halted is not None or not new or self.left_count == 0 or ended.purpose not in (None, Purpose.HANG):
             return False
-        young = pin == self.current or ended.lifetime_s < policy.SHORT_LIFE_S
+        young = mate or ended.lifetime_s < policy.SHORT_LIFE_S
         if not young or not isinstance(state, Backoff | Failed):
             return False
         if self.current not in (None, pin):
             self._waiting.insert(0, self.current)
+        if pin in self._waiting:
+            self._waiting.remove(pin)
         self.halted, self.current, self._settle_at = pin, None, NEVER
         return True
+
+    def _is_mate(self, pin: Pin) -> bool:
+        """Whether it is the PIN that is being replaced, or one of its group, which is replaced with it."""
+        if self.current is None or pin == self.current:
+            return pin == self.current
+        group = self._slots[self.current].plan.group
+        return group is not None and self._slots[pin].plan.group == group
 
     def _is_old(self, slot: Slot) -> bool:
         """Whether its process, if it has one, runs the old code; one that has none is started with the new."""

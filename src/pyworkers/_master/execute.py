@@ -206,11 +206,13 @@ class Executor:
             self._crew.log(WARNING, f"on_failure was not told of all failures count={count}")
 
     def _tell_failures(self, now: float) -> None:
-        if self._crew.notice_main is None:
-            return
         if self._notice_pid is not None and self.notices.expire(now):
             self._crew.log(ERROR, f"on_failure has not returned in time pid={self._notice_pid}; killing it by SIGKILL")
             self._kernel.send(self._notice_pid, signal.SIGKILL)
+        if self._crew.notice_main is None:
+            # After a reload, those of the old code may wait.
+            self.notices.drop()
+            return
         record = self.notices.take(now)
         if record is not None:
             try:

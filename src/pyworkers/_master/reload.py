@@ -137,6 +137,8 @@ class Reload:
             self._means.become()
         except OSError as error:
             self._refuse(f"cannot execute the new program: {error.strerror}")
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._refuse(f"cannot hand over to the new program: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """At the end of the loop: leave nobody behind who tries out code that nobody wants."""

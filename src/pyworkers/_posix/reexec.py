@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 
 from pyworkers._core.records import record
 from pyworkers._core.types import Pid
@@ -65,7 +65,20 @@ class Errand:
 
 def origin() -> Origin:
     """Return how this program was started, before it changes anything."""
-    return Origin(sys.executable, tuple(sys.orig_argv), os.getcwd(), dict(os.environ))
+    return Origin(sys.executable, tuple(sys.orig_argv), _directory(), dict(os.environ))
+
+
+def _directory() -> str:
+    """Return the working directory by the name that the shell has for it, where it has one.
+
+    getcwd(3) follows symbolic links. Where `current` leads to another release by now, that one is meant.
+    """
+    told = os.environ.get("PWD", "")
+    try:
+        same = os.path.isabs(told) and os.path.samestat(os.stat(told), os.stat("."))
+    except OSError:
+        same = False
+    return told if same else os.getcwd()
 
 
 def errand() -> Errand | None:
@@ -142,7 +155,7 @@ def answer_of_check(answer: int) -> str | None:
     return lines[-1].removeprefix("pyworkers: error: ") if lines else "the program did not come to its app.run()"
 
 
-def become(begin: Origin, state: bytes, kept: Iterable[int]) -> None:
+def become(begin: Origin, state: bytes, kept: Iterable[int], hand_on: Callable[[], None]) -> None:
     """Replace the program of this process, which never returns if it succeeds.
 
     Every signal stays blocked in the new program until its traps stand.
@@ -151,6 +164,7 @@ def become(begin: Origin, state: bytes, kept: Iterable[int]) -> None:
         begin: What to execute.
         state: What the new program has to know.
         kept: The descriptors that it is to have besides 0 to 2.
+        hand_on: Is called with every signal blocked: what has come by then is to be pending, for it outlives execve(2).
 
     Raises:
         OSError: It cannot be executed; everything is as before.
@@ -158,6 +172,7 @@ def become(begin: Origin, state: bytes, kept: Iterable[int]) -> None:
     told = written(state)
     mask = signals.block()
     try:
+        hand_on()
         inherited = (told, *kept)
         with _as_at_start(begin, inherited):
             environ = {**begin.environ, VARIABLE: f"become:{':'.join(map(str, inherited))}"}

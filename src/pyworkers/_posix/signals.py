@@ -186,6 +186,11 @@ class MasterSignals:
         del self._pending[: len(taken)]
         return taken
 
+    def hand_on(self) -> None:
+        """With every signal blocked: send this process once more what nobody has taken, and ask for its children."""
+        for signum in (*self.take(), signal.SIGCHLD):
+            os.kill(os.getpid(), signum)
+
     def children_changed(self) -> bool:
         """Return whether a SIGCHLD has arrived since the last call."""
         changed, self._children_changed = self._children_changed, False
