@@ -140,7 +140,9 @@ def test_pin_that_was_never_up_holds_ready_back_until_it_is_given_up(bench: Benc
     )
     lines = manager.await_line("READY=1")
 
-    assert "STATUS=starting: 2 of 3 PINs up; ended before up, and tried again: 1" in lines
+    # How many of the others were up by then is between them and the first look.
+    late = re.compile(r"STATUS=starting: [0-2] of 3 PINs up; ended before up, and tried again: 1")
+    assert any(map(late.fullmatch, lines)), lines
     assert manager.messages[-1] == "READY=1\nSTATUS=2 of 3 PINs up, 1 failed"
     assert master.matches("failed, for max_restarts is reached")
     assert master.stop() == 1
