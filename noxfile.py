@@ -45,7 +45,7 @@ def fire(session: nox.Session) -> None:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Run the tests on the daemons of a cluster, such as Slurm's; as root, with slurm-wlm, munge, postgresql, iproute2."""
+    """Run the tests on daemons of a cluster; as root, with slurm-wlm, munge, postgresql and iproute2."""
     session.install("-e", ".", *group("test"))
     session.run("pytest", *PARALLEL, "-m", "cluster", "--timeout=600", *session.posargs)
 
