@@ -30,7 +30,7 @@ def work() -> None:
 """
 
 SCALABLE = """
-app = App("shop", workers=2)
+app = App("shop", workers=2, stop_timeout=60)
 
 @app.worker()
 def work() -> None:
@@ -126,7 +126,7 @@ def test_who_waits_is_shown_and_what_leases_cannot_do_is_refused(bench: Bench) -
     instance.process.send_signal(signal.SIGHUP)
     instance.await_log("reload refused: leases are not handed over .*; nothing changes\n(.*\n)*.*reload refused: ")
 
-    # It has no process, so there is nothing to wait for.
+    # It has no process, so there is nothing to wait for: no minute, which is the time for a stop.
     assert bench.run("restart", "shop:app").stdout.count("waiting") == 2
     assert [(row.pin, row.state, row.pid) for row in instance.status()] == before
     assert instance.stop() == 0

@@ -9,7 +9,7 @@ from pyworkers._core import lease as c
 from pyworkers._core.rows import Vacate
 from pyworkers._core.types import NEVER, Pin
 from pyworkers._lease.wire import Hello
-from pyworkers._master.lease import Keeper, Terms, Watcher
+from pyworkers._master.lease import Keeper, Parent, Terms
 from pyworkers._posix.deadlines import Deadlines
 from pyworkers._settings import RunSettings
 from pyworkers._worker.fence import Fence
@@ -68,7 +68,7 @@ class Leasing:
         assert self._keeper is not None
         self._keeper.vacate(effect)
 
-    def begin(self, kernel: Watcher, connections: set[int], log: Callable[[int, str], None]) -> Keeper:
+    def begin(self, kernel: Parent, connections: set[int], log: Callable[[int, str], None]) -> Keeper:
         """Return the master's part, which begins with the loop."""
         settings = self._settings
         # For people, and unique for the program: a pid comes again, also on the same host.

@@ -19,6 +19,7 @@ from pyworkers._core.typed import Protocol
 from pyworkers._core.types import NEVER, Pid, Pin
 from pyworkers._lease import wire
 from pyworkers._logs import ERROR, INFO, WARNING
+from pyworkers._master.needs import Watcher
 from pyworkers._posix import boottime
 from pyworkers._posix.companion import Companion
 from pyworkers._posix.deadlines import Deadlines
@@ -32,31 +33,19 @@ RESTART_S = 1.0
 """After a helper has ended, and before the next one is started: whatever has ended it may take as long."""
 
 
-class Watcher(Protocol):
-    """What is needed of the kernel."""
-
-    def now(self) -> float:
-        """Return seconds on the clock of the loop."""
-        ...
+class Parent(Watcher, Protocol):
+    """And for a child that was started by other means."""
 
     def adopt(self, pid: Pid) -> None:
-        """Reap this child."""
+        """Reap this child, too."""
         ...
 
     def send(self, pid: Pid, signum: int) -> None:
-        """Send it a signal."""
+        """Send a signal to a child that has not been reaped."""
         ...
 
-    def await_end(self, pid: Pid) -> object:
-        """Wait for its end."""
-        ...
-
-    def watch(self, descriptor: int, events: int) -> None:
-        """Wake for these events of a descriptor."""
-        ...
-
-    def unwatch(self, descriptor: int) -> None:
-        """Wake for it no more."""
+    def await_end(self, pid: Pid) -> None:
+        """Wait until a child is gone that was sent a KILL, and reap it."""
         ...
 
 
@@ -79,7 +68,7 @@ class Terms:
 class Keeper:
     """Keeps the rows, on the master's one poll."""
 
-    def __init__(self, decided: c.Lease, deadlines: Deadlines, kernel: Watcher, terms: Terms) -> None:
+    def __init__(self, decided: c.Lease, deadlines: Deadlines, kernel: Parent, terms: Terms) -> None:
         self._decided = decided
         self._deadlines = deadlines
         self._kernel = kernel
