@@ -56,7 +56,7 @@ def test_titles_say_who_is_who(bench: Bench) -> None:
 
     until(lambda: title(int(spare[1])) == "pyworkers: worker shop sell pin=4", "the title of who was a spare")
     # With a blank in it, programs that read /proc/PID/stat by its blanks would miss the process.
-    assert {name(pid) for pid in (master.pid, *children(master.pid))} == {"pyworkers"}
+    until(lambda: {name(pid) for pid in (master.pid, *children(master.pid))} == {"pyworkers"}, "names of one word")
     assert master.stop() == 0
 
 
