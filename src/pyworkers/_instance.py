@@ -58,8 +58,9 @@ class Instance:
         self._identity = self._find_identity(inline=inline)
         process.open_standard_streams()
         left, name = self._begin.inherited, self._plan.instance.name
-        complaint = f"{name}: {{}}; its log says why"
-        self._readiness = Readiness(self._plan.run, lambda how: complain(complaint.format(how)), is_first=left is None)
+        self._readiness = Readiness(
+            self._plan.run, lambda how: complain(f"{name}: {how}; its log says why"), is_first=left is None
+        )
         if self._plan.instance.lock_file is not None:
             self._lock = LockFile(self._plan.instance.lock_file, None if left is None else left.kept.lock)
         try:

@@ -14,7 +14,7 @@ def export(launch: Launch) -> str:
         UsageError: It has an option that has no place in a container.
     """
     shards = launch.shards or 1
-    return _MANIFEST.format(
+    return (_HEAD + kubernetes.CONTAINER).format(
         shards=shards,
         usage=int(ExitCode.USAGE),
         stop_all=int(ExitCode.STOP_ALL),
@@ -30,7 +30,7 @@ def _run(launch: Launch) -> tuple[str, ...]:
 _RUN_ID = """\
 {name: PYWORKERS_RUN_ID, valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/controller-uid']"}}}"""
 
-_MANIFEST = """\
+_HEAD = """\
 # kubectl apply -f -, once image and resources are those of your app.
 apiVersion: batch/v1
 kind: Job
@@ -65,15 +65,4 @@ spec:
     spec:
       # A container is not started again in its pod: so the Job sees every end, and knows the old one gone.
       restartPolicy: Never
-      # From TERM to KILL: the app's longest stop_timeout, and a margin.
-      terminationGracePeriodSeconds: {stop_s}
-      containers:
-        - name: main
-          image: registry.example.com/{name}:CHANGE-ME
-          # No shell in between: the master is process 1, reaps what comes to it, and gets the TERM.
-          command: {command}{environment}
-          resources:  # CHANGE ME: these are guesses for {seats} processes and their master
-            requests:
-              cpu: 100m
-              memory: 256Mi
 """

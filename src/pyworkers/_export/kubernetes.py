@@ -21,7 +21,7 @@ def export(launch: Launch) -> str:
         UsageError: It has an option that has no place in a container.
     """
     sharded = launch.shards is not None
-    return _MANIFEST.format(
+    return (_HEAD + CONTAINER + _PROBES).format(
         ping=_list(("python", "-m", "pyworkers", "ping", launch.target)),
         status=_list(("python", "-m", "pyworkers", "status", launch.target)),
         replicas=_SHARDS.format(shards=launch.shards) if sharded else _ONE,
@@ -65,7 +65,22 @@ _SHARDS = """\
 _INDEX = """\
 {name: JOB_COMPLETION_INDEX, valueFrom: {fieldRef: {fieldPath: "metadata.labels['apps.kubernetes.io/pod-index']"}}}"""
 
-_MANIFEST = """\
+CONTAINER = """\
+      # From TERM to KILL: the app's longest stop_timeout, and a margin.
+      terminationGracePeriodSeconds: {stop_s}
+      containers:
+        - name: main
+          image: registry.example.com/{name}:CHANGE-ME
+          # No shell in between: the master is process 1, reaps what comes to it, and gets the TERM.
+          command: {command}{environment}
+          resources:  # CHANGE ME: these are guesses for {seats} processes and their master
+            requests:
+              cpu: 100m
+              memory: 256Mi
+"""
+"""What every pod has, whoever starts it."""
+
+_HEAD = """\
 # kubectl apply -f -, once image and resources are those of your app.
 # For workers that never end: Kubernetes would start again what has finished. That is the work of a Job.
 apiVersion: apps/v1
@@ -85,17 +100,9 @@ spec:
       labels:
         app.kubernetes.io/name: {name}
     spec:
-      # From TERM to KILL: the app's longest stop_timeout, and a margin.
-      terminationGracePeriodSeconds: {stop_s}
-      containers:
-        - name: main
-          image: registry.example.com/{name}:CHANGE-ME
-          # No shell in between: the master is process 1, reaps what comes to it, and gets the TERM.
-          command: {command}{environment}
-          resources:  # CHANGE ME: these are guesses for {seats} processes and their master
-            requests:
-              cpu: 100m
-              memory: 256Mi
+"""
+
+_PROBES = """\
           # It answers once it has the lock and on_start is done: an hour for that.
           startupProbe: {{exec: {{command: {ping}}}, periodSeconds: 10, timeoutSeconds: 15, failureThreshold: 360}}
           # The master still answers. A PIN that is down is the master's to replace, and no reason to start all again.
