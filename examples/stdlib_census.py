@@ -39,8 +39,12 @@ library: list[str] = []
 
 def files() -> list[str]:
     """Return the library's files, always in the same order; installed packages are not part of it."""
-    paths = (path.relative_to(LIBRARY) for path in LIBRARY.rglob("*.py"))
-    return sorted(str(path) for path in paths if not {"site-packages", "dist-packages"} & set(path.parts))
+    found: list[str] = []
+    for directory, inner, names in os.walk(LIBRARY):
+        inner[:] = [name for name in inner if name not in {"site-packages", "dist-packages"}]
+        place = Path(directory).relative_to(LIBRARY)
+        found += [str(place / name) for name in names if name.endswith(".py")]
+    return sorted(found)
 
 
 def connect() -> sqlite3.Connection:

@@ -261,7 +261,7 @@ def test_log_is_that_of_a_real_run(bench: Bench) -> None:
 def blurred(log: str) -> Counter[str]:
     """Return the lines of a log without their order, and without what differs from run to run."""
     log = re.sub(r"(?m)^\S+ \S+ ", "", log)
-    log = re.sub(r" unit='page \d+'| done=\d+/\d+", "", log)
+    log = re.sub(r" unit='\w+ \d+'| done=\d+/\d+", "", log)
     log = re.sub(r"\[\d+\]|pid=\d+|(after|silent)=\d+\.\ds|in \d\.\ds|0x\w+|page \d+|/\S+/", "...", log)
     return Counter(log.splitlines())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -373,6 +374,9 @@ os.chdir("/")
     # At the start, in the check, and in the program that takes over.
     assert len(told) == 3
     assert len(set(told)) == 1
+    # By this, the verbs of another shell find it.
+    (entry,) = bench.directory.glob(".runtime/pyworkers/*.json")
+    assert json.loads(entry.read_text())["directory"] == str(bench.directory.resolve())
     assert instance.stop() == 0
 
 
@@ -421,7 +425,7 @@ app = census.app
 if (here / "slow").exists():
     # So that it lasts for two hundred reloads.
     survey = census.survey
-    census.survey = lambda path: (time.sleep(0.25), survey(path))[1]
+    census.survey = lambda path: (time.sleep(0.1), survey(path))[1]
 
 def note(what, pin):
     with (here / "diary").open("a") as out:

@@ -193,7 +193,9 @@ def _no_code(why: str) -> Callable[[Pin], None]:
 def _presence(parts: Parts) -> Presence:
     instance = parts.plan.instance
     lock_file = None if instance.lock_file is None else os.path.abspath(instance.lock_file)
-    return Presence(instance.name, parts.begin.target, os.getcwd(), lock_file)
+    # The app may have gone elsewhere since; who looks for it compares with getcwd(3), which follows links.
+    directory = os.path.realpath(parts.begin.origin.directory)
+    return Presence(instance.name, parts.begin.target, directory, lock_file)
 
 
 def _facts(parts: Parts) -> Facts:

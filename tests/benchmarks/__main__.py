@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: what pyworkers costs, beside its peers (the default), by its budget, or over time.
+"""`python -m benchmarks`: what pyworkers costs, beside its peers (the default), by its budget, over time, or under siege.
 
 Every figure is of one machine and one run. The ratios are by the bare loop of the same run.
 """
@@ -34,6 +34,10 @@ def main() -> None:
             from benchmarks import soak
 
             soak.run(arena, given)
+        elif given.mode == "siege":
+            from benchmarks import siege
+
+            siege.run(arena, given)
         else:
             peers.run(arena, given)
 
@@ -53,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     soak = modes.add_parser("soak", help="respawns at a steady rate: what grows?")
     soak.add_argument("--minutes", type=float, default=10, help="(default: %(default)s)")
     soak.add_argument("--rate", type=float, default=100, help="respawns a second (default: %(default)s)")
+    siege = modes.add_parser("siege", help="respawns while clients besiege the control socket")
+    siege.add_argument("--rounds", type=int, default=4, help="(default: %(default)s)")
+    siege.add_argument("--messages", type=int, default=100_000, help="in all rounds (default: %(default)s)")
+    siege.add_argument("--markdown", action="store_true", help="print a table of Markdown")
     plot = modes.add_parser("plot", help="draw again, without a measurement")
     plot.add_argument("figures", type=Path, metavar="FILE.json")
     plot.add_argument("picture", type=Path, metavar="FILE.svg")
