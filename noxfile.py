@@ -3,7 +3,7 @@
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests", "fire", "sim", "lint", "typing", "build"]
+nox.options.sessions = ["tests", "fire", "cluster", "sim", "lint", "typing", "build"]
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 

@@ -120,9 +120,10 @@ def test_judge_expects_nothing_more_of_a_killed_master(log: str) -> None:
     assert list(faults_of_log(90, log, killed=True)) == []
 
 
-def test_judge_allows_a_killed_master_one_start_that_it_could_not_tell_of() -> None:
-    """It dies between fork and log once; two starts without a line are one too many, and one is if it lives on."""
+def test_judge_allows_a_killed_master_one_turn_that_it_could_not_tell_of() -> None:
+    """It dies between its forks and the log once; two starts of a PIN are one too many, and one is if it lives on."""
     assert list(faults_between([FIRST, SECOND], {90: STARTED}, killed=[90])) == []
+    assert list(faults_between([FIRST, replace(SECOND, pin=4)], {90: ""}, killed=[90])) == []
     assert len(list(faults_between([FIRST, SECOND], {90: ""}, killed=[90]))) == 1
     assert len(list(faults_between([FIRST, SECOND], {90: STARTED}, killed=[]))) == 1
 

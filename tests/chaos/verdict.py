@@ -127,19 +127,20 @@ def faults_between(records: Iterable[Record], logs: Mapping[int, str], killed: I
                 told[master, int(found["pin"]), int(found["pid"])] += 1
             elif found := _ENDED.search(line):
                 causes.setdefault((master, int(found["pin"]), int(found["pid"])), []).append(found["cause"])
-    untold: Counter[int] = Counter()
+    untold: Counter[tuple[int, int]] = Counter()
     for record in records:
         who = record.master, record.pin, record.pid
         if record.word == "begin":
             told[who] -= 1
             if told[who] < 0:
-                untold[record.master] += 1
+                untold[record.master, record.pin] += 1
         # Its own code, or the signal that it met on the way out; 131 is the interrupt of a stop.
         elif record.word.startswith("exit=") and not any(
             cause in (record.word, "exit=131") or cause.startswith("signal=")
             for cause in causes.get(who, [record.word])
         ):
             yield f"{record} was reported as {causes[who]}"
-    for master, count in untold.items():
+    for (master, pin), count in untold.items():
+        # Who dies between its forks and their lines tells of none of a turn, which has no PIN twice.
         if count > (master in set(killed)):
-            yield f"master {master} did not tell of {count} workers that it has started"
+            yield f"master {master} did not tell of {count} workers of pin {pin} that it has started"
