@@ -146,6 +146,17 @@ def test_answer_that_comes_too_late_to_be_believed_grants_nothing() -> None:
     assert kinds(effects, c.Ask)[0].request.claim == (Pin(0),)
 
 
+def test_renewal_that_is_heard_of_too_late_extends_nothing() -> None:
+    """A master that was held up all the while: its row may have gone to somebody else by now."""
+    desk = Desk()
+    desk.take(0)
+    desk.at(4.0)
+    desk.now = START + 13.0
+    effects = desk.reply()
+
+    assert kinds(effects, c.Extended, c.Revoked) == [c.Revoked((Pin(0),), START + 14.0, taken=False)]
+
+
 def test_row_that_somebody_else_has_is_lost_at_once() -> None:
     desk = Desk(2)
     desk.take(0, 1)

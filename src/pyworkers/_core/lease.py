@@ -235,7 +235,8 @@ class Lease:
         if lost:
             effects.append(self._revoke(lost, taken=True))
         good = [pin for pin in reply.renewed if pin in self._good_at]
-        # An answer that comes too late to be believed grants nothing; the row is asked for again.
+        # An answer that comes too late to be believed grants nothing and extends nothing: who was held up for so long
+        # may hear of a renewal after its row has gone to somebody else. What was to be granted is asked for again.
         believed = now < self._sent_at + self.ttl * STOP
         granted = [pin for pin in sorted(reply.granted) if pin in self._wanted and believed]
         for pin in granted:
@@ -243,7 +244,7 @@ class Lease:
             self._want_no_more(pin)
         for pin in good + granted:
             self._good_at[pin] = self._sent_at
-        if good or granted:
+        if believed and (good or granted):
             effects.append(Extended((*good, *granted), self._sent_at + self.ttl * STOP))
         # A PIN that was not wanted any more by the time that its row was granted.
         self._giving |= {
