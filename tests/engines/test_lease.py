@@ -145,18 +145,19 @@ def test_cut_host_stops_its_workers_before_another_starts_any(site: Site) -> Non
 @pytest.mark.parametrize("how", ["fast", "kill"])
 def test_server_that_is_soon_back_costs_no_worker(site: Site, how: str) -> None:
     """A restart of the server is no loss of any row: nothing depends on a session."""
-    master = site.start(1)
+    # A machine that is busy may take some seconds for the server's recovery.
+    master = site.start(1, ttl=15.0)
     before = site.await_holders(1)
     if how == "kill":
         site.database.kill()
     else:
         site.database.stop()
     site.database.start()
-    # Three renewals later, nothing has happened.
+    # Two renewals later, nothing has happened.
     began = site.database.query("SELECT max(renewal) FROM pyworkers_lease")
     until(
-        lambda: site.database.query("SELECT max(renewal) >= %s + 3 FROM pyworkers_lease", began[0][0]) == [(True,)],
-        "three renewals",
+        lambda: site.database.query("SELECT max(renewal) >= %s + 2 FROM pyworkers_lease", began[0][0]) == [(True,)],
+        "two renewals",
     )
 
     assert {pin: life.pid for pin, life in site.await_holders(1).items()} == {
@@ -294,16 +295,17 @@ def test_thousand_pins_are_renewed_by_one_statement(site: Site) -> None:
     count = "SELECT count(*) FROM pyworkers_lease WHERE owner IS NOT NULL"
     master.await_log("worker started")
     until(lambda: site.database.query(count) == [(1000,)], "1,000 rows")
-    same = "SELECT count(DISTINCT renewal), max(renewal) FROM pyworkers_lease"
-    until(lambda: site.database.query(same)[0][0] == 1, "one renewal of all rows")
-    ((_, first),) = site.database.query(same)
-    began = time.monotonic()
-    until(lambda: site.database.query(same)[0][1] >= first + 3, "three more renewals")  # type: ignore[operator]
 
-    assert time.monotonic() - began > 4.5
-    times = site.database.durations("SET renewal = ")
-    assert len(times) >= 4
+    def durations() -> list[float]:
+        return site.database.durations("SET renewal = ")
+
+    before, began = len(durations()), time.monotonic()
+    times = until(lambda: found if len(found := durations()) >= before + 3 else None, "three renewals")
+
+    assert time.monotonic() - began > 3.9
+    assert site.database.query("SELECT count(DISTINCT renewal) FROM pyworkers_lease") == [(1,)]
     # The best of them: how busy this machine is otherwise is not the statement's affair.
+    assert times is not None
     assert min(times[-3:]) < 50
     assert master.stop() == 0
 
