@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 
 from pyworkers import _audit, _settings
@@ -13,6 +12,7 @@ from pyworkers._core.typed import cast
 from pyworkers._core.types import FIRST_SPARE, Pin, Restart, SlotPlan
 from pyworkers._declare import Declaration
 from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings
+from pyworkers._values import without_password
 from pyworkers.errors import DeclarationError, ExitCode, UsageError
 
 
@@ -194,8 +194,7 @@ def _shown(settings: InstanceSettings | RunSettings | WorkerSettings) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, frozenset | tuple):
         return ",".join(str(part) for part in sorted(cast(Iterable[int], value))) or "None"
-    # Of a database's URL the password is nobody's business.
-    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:...@", str(value))
+    return without_password(str(value))
 
 
 def _ranges(pins: list[Pin]) -> str:

@@ -128,6 +128,20 @@ def test_job_with_a_lease_is_a_run_of_its_own(bench: Bench) -> None:
     assert problems(exported(bench, lease, "--kind", "StatefulSet"), stop_timeout=3) == []
 
 
+@pytest.mark.parametrize("url", ["postgresql://me:secret@db/jobs", "postgresql://db/jobs?user=me&password=secret"])
+def test_password_is_not_exported(bench: Bench, url: str) -> None:
+    """Neither is it shown; a manifest is read by many."""
+    bench.app("app = App()\n@app.worker(pins=range(4))\ndef crawl():\n    pass\n")
+    ended = bench.run("export", "kubernetes", "shop:app", "--shards=2", f"--lease={url}")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("pyworkers: error: export: leave the password out of --lease (or PYWORKERS_LEASE)")
+
+    shown = bench.run("check", "shop:app", f"--lease={url}")
+    assert shown.returncode == 0
+    assert "lease=postgresql://" in shown.stdout
+    assert "secret" not in shown.stdout + shown.stderr + ended.stderr
+
+
 def misspell(document: dict) -> None:
     document["spec"]["backofLimitPerIndex"] = document["spec"].pop("backoffLimitPerIndex")
 

@@ -13,6 +13,7 @@ from pyworkers._declare import Declaration
 from pyworkers._options import OPTIONS
 from pyworkers._plan import Plan
 from pyworkers._settings import from_environment
+from pyworkers._values import without_password
 from pyworkers.errors import UsageError
 
 STOP_MARGIN_S = 2
@@ -83,6 +84,12 @@ def launch(
     Raises:
         UsageError: Something of it cannot stand in one line of text.
     """
+    lease = decided.run.lease or ""
+    if without_password(lease) != lease:
+        raise UsageError(
+            "export: leave the password out of --lease (or PYWORKERS_LEASE), for others can read what is exported:"
+            " libpq takes it from PGPASSFILE or PGPASSWORD"
+        )
     ours = {option.variable for option in OPTIONS.values()} | {_SEARCHED}
     made = Launch(
         name=decided.instance.name,
