@@ -745,6 +745,49 @@ def switches(pid: int) -> int:
     return int(found[1])
 
 
+def test_who_waits_is_not_woken_for_a_proof(bench: Bench) -> None:
+    """While the master looks at them, workers in `sleep` and `wait` have not one turn of a processor."""
+    master = bench.start(
+        """
+        app = App(hang_timeout=0.1)
+
+        @app.worker(pins=range(2))
+        def work(pin):
+            (here / f"up.{pin}").touch()
+            if pin == 0:
+                app.sleep(3600)
+            app.wait([os.pipe()[0]])
+        """
+    )
+    until(lambda: len(list(bench.directory.glob("up.*"))) == 2, "two workers")
+    workers = master.workers()
+    until(lambda: all(state(pid) == "S" for pid in workers), "both of them asleep")
+    before, looks = [switches(pid) for pid in workers], switches(master.pid)
+    until(lambda: switches(master.pid) >= looks + 20, "twenty looks")
+
+    assert [switches(pid) for pid in workers] == before
+    assert master.stop() == 0
+
+
+def test_hang_after_a_wait_is_found(bench: Bench) -> None:
+    """What proved life as long as it lasted proves nothing of what comes after it."""
+    master = bench.start(
+        """
+        app = App(hang_timeout=0.3)
+
+        @app.worker(pins=0)
+        def work():
+            if not (here / "hung").exists():
+                app.sleep(0.5)
+                (here / "hung").touch()
+                time.sleep(3600)
+        """
+    )
+
+    assert master.wait() == 0
+    assert master.matches(r"worker ended work pin=0 .*cause=hang after=\S+; respawning")
+
+
 def test_idle_master_wakes_for_its_looks_alone(bench: Bench) -> None:
     """With hang detection on ten workers the master sleeps until the first look is due, and workers are left alone."""
     master = bench.start(

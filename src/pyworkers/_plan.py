@@ -11,8 +11,7 @@ from pyworkers._core.records import record
 from pyworkers._core.typed import cast
 from pyworkers._core.types import FIRST_SPARE, Pin, Restart, SlotPlan
 from pyworkers._declare import Declaration
-from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings
-from pyworkers._values import without_password
+from pyworkers._settings import InstanceSettings, RunSettings, WorkerSettings, without_password
 from pyworkers.errors import DeclarationError, ExitCode, UsageError
 
 

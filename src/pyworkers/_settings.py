@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 
 from pyworkers._core.records import record
@@ -200,3 +201,8 @@ def _picked(
     values: Mapping[str, Any], settings: type[InstanceSettings | RunSettings | WorkerSettings]
 ) -> dict[str, Any]:
     return {name: values[name] for name in settings.__match_args__ if name in values}
+
+
+def without_password(text: str) -> str:
+    """Return a database's URL without what is nobody's business; any other text as it is."""
+    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1...@", re.sub(r"([?&]password=)[^&]*", r"\1...", text))

@@ -211,11 +211,6 @@ def check_lease(value: object) -> str | None:
     _expected("the URL of a database, such as postgresql://host/name")
 
 
-def without_password(text: str) -> str:
-    """Return a database's URL without what is nobody's business; any other text as it is."""
-    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1...@", re.sub(r"([?&]password=)[^&]*", r"\1...", text))
-
-
 def check_ttl(value: object) -> float:
     with contextlib.suppress(ValueError):
         if (seconds := check_seconds(value)) >= TTL_LEAST:

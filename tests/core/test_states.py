@@ -14,6 +14,7 @@ from pyworkers._core.records import replace
 from pyworkers._core.slot import Slot
 from pyworkers._core.types import (
     FIRST_SPARE,
+    NEVER,
     Abandoned,
     Attempt,
     Backoff,
@@ -270,15 +271,17 @@ NOTED = {"suspend": "= SuspensionNoted", "resume": "= SuspensionNoted"}
 MAY_START = {**EARLY_ENDS, **STOPPED, "suspend": "Starting SuspensionNoted", "resume": "Starting SuspensionNoted"}
 MAY_RUN = {
     **ENDS, **STOPPED, "suspend": "Running SuspensionNoted", "resume": "Running SuspensionNoted",
-    "no beat": "Running", "old beat": "Running Probe", "beat": "Running Probe",
+    "no beat": "=", "lasting beat": "=", "old beat": "Running Probe", "beat": "Running Probe",
     "no size": "=", "size": "=", "big size": "Stopping WorkerRecycled Act",
 }  # fmt: skip
+# What was in doubt before is so no more.
+SETTLED = {"no beat": "Running", "lasting beat": "Running"}
 
 SPARED: dict[str, Any] = {"plans": (PLAN, OTHER, SPARE), "pin": FIRST_SPARE}
 SPARE_ENDS = dict.fromkeys(ENDS, "Backoff WorkerEnded")
 SPARE_LIVES = {**SPARE_ENDS, **STOPPED, "forward": "="}
 LOOKED_AT = {
-    "no beat": "Running", "old beat": "Running Probe", "beat": "Running Probe",
+    "no beat": "=", "lasting beat": "=", "old beat": "Running Probe", "beat": "Running Probe",
     "no size": "=", "size": "=", "big size": "=",
 }  # fmt: skip
 SPARE_LEAVES = {**LAST_ENDS, **NOTED, "forward": "="}
@@ -296,12 +299,12 @@ STATES = {
     "starting": Row(_starting, Starting, {**MAY_START, "up": "Running Announce"}),
     "suspended while starting": Row(_paused, Starting, {**MAY_START, "up": "Running Announce"}),
     "running": Row(_running, Running, {**MAY_RUN, "later": "Stopping Measure Look WorkerRecycled Act"}),
-    "suspended": Row(_suspended, Running, {**MAY_RUN, "big size": "Running", "later": "Running Measure"}),
+    "suspended": Row(_suspended, Running, {**MAY_RUN, **SETTLED, "big size": "Running", "later": "Running Measure"}),
     "running silently": Row(
         _overdue,
         Running,
         {
-            **MAY_RUN, "old beat": "Hung WorkerHung Dump", "now": "Running Look",
+            **MAY_RUN, **SETTLED, "old beat": "Hung WorkerHung Dump", "now": "Running Look",
             "later": "Stopping Measure Look WorkerRecycled Act",
         },
     ),
@@ -478,6 +481,7 @@ def _worker_events(pin: Pin, attempt: int, now: float = START) -> dict[str, m.Ev
         "no beat": m.Looked(pin, n, None),
         "old beat": m.Looked(pin, n, START),
         "beat": m.Looked(pin, n, now),
+        "lasting beat": m.Looked(pin, n, NEVER),
         "no size": m.Measured(pin, n, None),
         "size": m.Measured(pin, n, 1000),
         "big size": m.Measured(pin, n, 1001),

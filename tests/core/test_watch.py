@@ -127,6 +127,16 @@ def test_worker_that_never_beat_is_not_judged(probed_at: float | None) -> None:
     assert watch.judged(watched, 10.0, None, NOW) == Watch(NOW + 5.0, None, 8.0, 9.0)
 
 
+@pytest.mark.parametrize("probed_at", [None, NOW - 20.0, NOW])
+def test_worker_that_waits_is_not_asked(probed_at: float | None) -> None:
+    """Its beat lasts: no probe is due, and none that was sent is overdue; nothing is made anew where nothing changes."""
+    watched = Watch(look_at=NOW + 5.0, probed_at=probed_at, measure_at=8.0, recycle_at=9.0)
+    judged = watch.judged(watched, 10.0, NEVER, NOW)
+
+    assert judged == Watch(NOW + 5.0, None, 8.0, 9.0)
+    assert (judged is watched) == (probed_at is None)
+
+
 @pytest.mark.parametrize(
     ("probed_at", "beat_at"),
     [(None, 1.0), (None, NOW), (NOW - 9.0, NOW - 9.0), (NOW - 9.0, NOW), (NOW - 30.0, NOW - 1.0)],

@@ -248,7 +248,8 @@ class Slot:
         if judged is None:
             self.state = Hung(state.attempt, state.spawned_at, now + policy.DUMP_TURN_S)
             return [m.WorkerHung(self.plan.pin, state.attempt, now - (before or now))]
-        self.state = replace(state, watch=judged)
+        if judged is not state.watch:
+            self.state = replace(state, watch=judged)
         return [] if judged.probed_at in (None, before) else [m.Probe(self.plan.pin, state.attempt)]
 
     def _note_suspension(

@@ -3,7 +3,8 @@
 Hang detection asks before it judges. A worker that passes checkpoints leaves no trace of it, since a checkpoint must
 cost nothing; a probe makes the next one leave a beat. Probes are sent at half of `hang_timeout`, and a worker is hung
 when one of them has had no answer for all of `hang_timeout`: never earlier than that after its last checkpoint, and at
-most half of it later.
+most half of it later. Who waits in one of our own calls says so, and is left alone: it would have to be woken for an
+answer, and what it waits for is no hang.
 """
 
 from __future__ import annotations
@@ -39,11 +40,14 @@ def look_again(watch: Watch, hang_timeout: float, now: float) -> Watch:
 def judged(watch: Watch, hang_timeout: float, beat_at: float | None, now: float) -> Watch | None:
     """Return the watch after a look, or None for a worker that is hung. A new `probed_at` means that a probe is due.
 
-    Detection starts with the worker's first checkpoint, so before the first beat nothing is judged.
+    Detection starts with the worker's first checkpoint, so before the first beat nothing is judged. A beat of `NEVER`
+    is one that lasts: the worker waits.
     """
     next_at = now + hang_timeout / 2
-    if beat_at is None:
-        return replace(watch, look_at=next_at, probed_at=None)
+    if beat_at is None or beat_at == NEVER:
+        # As it is after `look_again` in most cases: a thousand that wait are to cost little.
+        settled = watch.look_at == next_at and watch.probed_at is None
+        return watch if settled else replace(watch, look_at=next_at, probed_at=None)
     if watch.probed_at is None or beat_at >= watch.probed_at:
         return replace(watch, look_at=next_at, probed_at=now)
     overdue_at = watch.probed_at + hang_timeout

@@ -12,8 +12,7 @@ from pyworkers._core.records import record
 from pyworkers._declare import Declaration
 from pyworkers._options import OPTIONS
 from pyworkers._plan import Plan
-from pyworkers._settings import from_environment
-from pyworkers._values import without_password
+from pyworkers._settings import from_environment, without_password
 from pyworkers.errors import UsageError
 
 STOP_MARGIN_S = 2

@@ -125,7 +125,7 @@ class Cells:
         _PROGRESS.pack_into(self._memory, seat * CELL_SIZE, done, _NO_TOTAL if total is None else total)
 
     def write_beat(self, seat: int, at: float) -> None:
-        """In the worker: prove that it reaches its checkpoints, `at` an instant of the monotonic clock."""
+        """In the worker: prove that it reaches checkpoints, at an instant of the monotonic clock; NEVER: it waits."""
         # Eight bytes on an eight-byte boundary: no reader sees half of them.
         _BEAT.pack_into(self._memory, seat * CELL_SIZE + _PROGRESS.size, at)
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Generator
 
-from pyworkers._core.types import Previous
+from pyworkers._core.types import NEVER, Previous
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers.errors import PyworkersError
 
@@ -19,15 +19,16 @@ class Place:
     """One process's place, if it has any.
 
     Attributes:
+        watched: Whether the master looks for hangs.
         probed: Whether the next checkpoint of the main thread is to leave a beat.
         shard: Of the instance, in its master, too: K and N; None where it runs all PINs, or none.
     """
 
     # So that what a worker writes at its start is on one page, which the kernel copies for it.
-    __slots__ = ("_assignment", "_binding", "_inline_pin", "probed", "shard")
+    __slots__ = ("_assignment", "_binding", "_inline_pin", "probed", "shard", "watched")
 
     def __init__(self) -> None:
-        self.probed = False
+        self.watched = self.probed = False
         self.shard: tuple[int, int] | None = None
         self._binding: Binding | None = None
         self._assignment: Assignment | None = None
@@ -37,7 +38,7 @@ class Place:
         """Become that of this worker."""
         self._binding, self._assignment = binding, assignment
         # Detection of a hang starts with the first checkpoint, so that one is to leave a beat, unasked.
-        self.probed = binding.is_watched
+        self.watched = self.probed = binding.is_watched
 
     def leave(self) -> None:
         """Be in none."""
@@ -92,6 +93,18 @@ class Place:
         """In the main thread, at a checkpoint: answer the master's probe, if there was one."""
         if self.probed and self._binding is not None and (own := self._own()) is not None:
             self.probed = False
+            self._binding.cells.write_beat(own.seat, time.monotonic())
+
+    @contextlib.contextmanager
+    def resting(self, *, proves: bool) -> Generator[None]:
+        """During a wait, which proves life as long as it lasts, where it is the handler's: nobody has to wake it."""
+        if not (proves and self.watched and self._binding is not None and (own := self._own()) is not None):
+            yield
+            return
+        self._binding.cells.write_beat(own.seat, NEVER)
+        try:
+            yield
+        finally:
             self._binding.cells.write_beat(own.seat, time.monotonic())
 
     def _own(self) -> Assignment | None:

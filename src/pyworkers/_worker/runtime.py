@@ -205,7 +205,8 @@ class Runtime:
             wakeup = self._wakeup_of(ident)
             if self._flag._pending:
                 self.dispatch()
-            ready, woken = poll(waited, wakeup, deadline)
+            with self.place.resting(proves=ident == self._main and self._phase is not Phase.STARTING):
+                ready, woken = poll(waited, wakeup, deadline)
             if woken and ident == self._main:
                 self._wakeups.drain()
             elif (ready and not woken) or (deadline is not None and time.monotonic() >= deadline):
