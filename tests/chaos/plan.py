@@ -17,6 +17,8 @@ KINDS = {signal.SIGKILL: 40, signal.SIGSTOP: 25, signal.SIGTERM: 20, signal.SIGA
 """How often which signal hits a worker."""
 
 MASTER_STOPPED_EVERY_S = 3.0
+MASTER_RELOADED_EVERY_S = 3.0
+"""The reloaded code is the same; most rolls halt early, at a worker that is shot while it is new."""
 MASTER_KILLED_EVERY_S = 9.0
 
 LAST_KILL_AT = 0.75
@@ -60,6 +62,7 @@ def planned(seed: int, seconds: float, *, rate: float = RATE) -> list[Shot]:
 
     shoot("worker", 1 / rate, seconds, KINDS, 1.5)
     shoot("master", MASTER_STOPPED_EVERY_S, seconds, {signal.SIGSTOP: 1}, 0.5)
+    shoot("master", MASTER_RELOADED_EVERY_S, seconds, {signal.SIGHUP: 1}, 0.5)
     shoot("master", MASTER_KILLED_EVERY_S, seconds * LAST_KILL_AT, {signal.SIGKILL: 1}, 0.0)
     # However short a run is, its master dies once.
     shots.append(Shot(seconds * LAST_KILL_AT, "master", signal.SIGKILL, 0.0, 0.0))

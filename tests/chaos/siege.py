@@ -12,6 +12,7 @@ import os
 import re
 import select
 import signal
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,7 +29,9 @@ ZOMBIE_S = 3.0
 """A child may be dead for so long before its master, suspensions not counted, has reaped it on a loaded machine."""
 
 LOOKS = 8
-"""So many looks at a master's descriptors, of which the smallest number counts: a log or a list may be open in one."""
+"""So many looks at a master's descriptors, of which the most frequent number counts.
+
+A log or a list may be open in one, and in the course of a reload there are fewer."""
 
 SETTLED_S = 2.0
 """A master has taken over and started everybody after this."""
@@ -170,7 +173,7 @@ class Siege:
         """See whether the master has as many descriptors as it had at its beginning."""
         master = self.master()
         assert master is not None
-        before = min(self._descriptors[master.pid])
+        before = statistics.mode(self._descriptors[master.pid])
         try:
             until(lambda: len(descriptors(master.pid)) == before, "the master's descriptors", 5)
         except AssertionError:
