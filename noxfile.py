@@ -47,7 +47,8 @@ def fire(session: nox.Session) -> None:
 def cluster(session: nox.Session) -> None:
     """Run the tests on daemons of a cluster; as root, with slurm-wlm, munge, postgresql and iproute2."""
     session.install("-e", ".", *group("test"))
-    session.run("pytest", *PARALLEL, "-m", "cluster", "--timeout=600", *session.posargs)
+    # Some promise to be back within so many seconds, so nothing else may keep the cores busy.
+    session.run("pytest", "-n", "4", "-m", "cluster", "--timeout=600", *session.posargs)
 
 
 @nox.session

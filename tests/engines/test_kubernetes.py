@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -292,10 +293,12 @@ def pod(bench: Bench, request: pytest.FixtureRequest) -> Pod:
 
 @pytest.mark.parametrize("pod", [("--kind", "Job"), ("--kind", "StatefulSet")], indirect=True)
 def test_pod_leaves_when_it_is_asked_to(pod: Pod, bench: Bench) -> None:
-    """Every worker at its checkpoint, and with a code that no Job takes for success."""
+    """Every worker at its checkpoint, and with a code that no Job takes for success, in less than two seconds."""
     until(lambda: len(children(pod.pid)) == 3, "the workers alone: the grandchildren are reaped")
+    began = time.monotonic()
 
     assert pod.stop() == 143
+    assert time.monotonic() - began < 2
     assert sorted(bench.read("stops").splitlines()) == [f"shop-3 {pin} (3, 8)" for pin in (11, 19, 3)]
 
 

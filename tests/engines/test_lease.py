@@ -110,7 +110,7 @@ def test_killed_master_is_followed_after_the_ttl_and_a_stopped_one_at_once(site:
     taken = site.await_holders(2)
 
     for life in taken.values():
-        assert 3.9 < life.first - killed_at < 10
+        assert 3.9 < life.first - killed_at < 7
     assert epochs(taken) == {2}
 
     third = site.start(3)
@@ -118,7 +118,7 @@ def test_killed_master_is_followed_after_the_ttl_and_a_stopped_one_at_once(site:
     assert second.stop() == 0
     taken = site.await_holders(3)
     for pin, life in taken.items():
-        assert 0 < life.first - site.book.of(pin)[1].last < 3.9  # sooner than the TTL allows anybody
+        assert 0 < life.first - site.book.of(pin)[1].last < 0.5
     assert epochs(taken) == {3}
     assert site.book.overlaps() == []
 
@@ -180,7 +180,7 @@ def test_server_that_is_down_for_long_stops_the_workers_until_it_is_back(site: S
     site.database.start()
     up_at = time.clock_gettime(time.CLOCK_BOOTTIME)
     again = site.await_holders(1)
-    assert max(life.first for life in again.values()) - up_at < 6
+    assert max(life.first for life in again.values()) - up_at < 3
     assert epochs(again) == {2}
     master.await_log("lease database answers again")
     # A database that is down for minutes is no reason to fill the log.
