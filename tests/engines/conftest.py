@@ -10,11 +10,6 @@ from engines.hosts import need
 from engines.slurm import PROGRAMS, Cluster, cluster_of
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first, so that in the end nobody waits for one of them alone."""
-    items.sort(key=lambda item: item.path.name != "test_slurm_lease.py")
-
-
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Three nodes of a real Slurm."""
