@@ -309,6 +309,7 @@ def test_everything_else_works_for_another_user(bench: Bench) -> None:
     master.await_log(f"warm as {NOBODY.pw_uid}", 2)
     (spare,) = master.await_log(r"worker started sell spare=0 pid=(\d+)")
     until(lambda: state(int(spare[1])) == "S", "the spare to wait")
+    until(lambda: "page 1" in [row.unit for row in master.status()], "the second page")
     os.kill(master.worker(0), signal.SIGKILL)
     assert master.worker(0, 2) == int(spare[1])
     assert master.matches("unit='page 1' done=1/1000")
