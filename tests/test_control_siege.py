@@ -7,10 +7,10 @@ import os
 import random
 import signal
 import socket
-from pathlib import Path
 
 import pytest
 
+from benchmarks.arena import descriptors
 from benchmarks.siege import besieged
 from helpers import Bench, Instance, until
 
@@ -34,10 +34,6 @@ def kill_in_turn(instance: Instance) -> None:
         until(lambda pin=pin, pid=pid: instance.started(pin)[-1] != pid, "its successor")
 
 
-def descriptors(instance: Instance) -> int:
-    return len(list(Path(f"/proc/{instance.pid}/fd").iterdir()))
-
-
 @pytest.mark.fire
 @pytest.mark.timeout(600)
 def test_supervision_goes_on_under_siege(bench: Bench) -> None:
@@ -54,8 +50,8 @@ def test_supervision_goes_on_under_siege(bench: Bench) -> None:
         assert bench.run("status", "shop:app").returncode == 0
         for attacker in attackers:
             assert attacker.wait(500) == 0
-        assert descriptors(instance) < 64 + 20
-    until(lambda: descriptors(instance) < 25, "the last of them to be forgotten")
+        assert descriptors(instance.pid) < 64 + 20
+    until(lambda: descriptors(instance.pid) < 25, "the last of them to be forgotten")
     assert "control request failed" not in instance.log
     assert instance.stop() == 0
 

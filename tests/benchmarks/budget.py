@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 
 from benchmarks.arena import Arena, Overdue
 from benchmarks.contenders import BARE, BARE_WITH_IMPORTS, OURS, OURS_WITH_SPARE, Contender, ours, preloaded
-from benchmarks.measure import Figures, Workload, idle, launched, play, start_s, stop_s, storm_s
+from benchmarks.measure import Figures, Workload, control_of, idle, launched, play, start_s, stop_s, storm_s
 from benchmarks.micro import checkpoint_in_worker_ns, import_ms
 from benchmarks.peers import conditions, machine, say
 from benchmarks.table import percentile, rendered
 from benchmarks.verdict import HEADINGS, Row, checkpoint_budget
-from pyworkers._client.find import read
 from pyworkers._client.wire import Wire
-from pyworkers._posix import rendezvous
 
 SMALL = 100
 PRELOAD_MB = 200
@@ -125,8 +123,7 @@ def _status(arena: Arena, count: int) -> Figures:
     """Return how long a script waits for the status of so many PINs, and how long `json` takes for the same text."""
     with launched(arena, OURS, count) as match:
         match.reports(count)
-        (entry,) = [path for path in rendezvous.entries() if path.endswith(f"/{match.process.pid}.json")]
-        wire = Wire(read(entry))
+        wire = Wire(control_of(match))
         try:
             # The first one loads what it takes.
             reply = wire.ask("status")

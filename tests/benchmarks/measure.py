@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from benchmarks.arena import Arena, Match, Overdue, cpu_s, pss_kb, switches
 from benchmarks.contenders import Contender
+from pyworkers._client.find import Found, read
+from pyworkers._posix import rendezvous
 
 Figures = dict[str, list[float]]
 Phase = Callable[[Match], Figures]
@@ -45,6 +47,12 @@ def launched(arena: Arena, contender: Contender, count: int) -> Iterator[Match]:
         yield match
     finally:
         match.clean_up()
+
+
+def control_of(match: Match) -> Found:
+    """Return where pyworkers can be asked: it tells in its entry."""
+    (entry,) = [path for path in rendezvous.entries() if path.endswith(f"/{match.process.pid}.json")]
+    return read(entry)
 
 
 def start_s(match: Match, count: int) -> float:

@@ -14,12 +14,10 @@ from collections.abc import Iterator
 
 from benchmarks.arena import Arena
 from benchmarks.contenders import OURS
-from benchmarks.measure import launched
+from benchmarks.measure import control_of, launched
 from benchmarks.soak import Soak
 from benchmarks.table import percentile, rendered
 from benchmarks.verdict import Row
-from pyworkers._client.find import read
-from pyworkers._posix import rendezvous
 
 SILENT = 200
 TAIL_BUDGET = 1.5
@@ -94,8 +92,7 @@ def run(arena: Arena, given: argparse.Namespace) -> None:
     with launched(arena, OURS, count) as match:
         soak = Soak(match, RATE)
         soak.begin(count)
-        (entry,) = [path for path in rendezvous.entries() if path.endswith(f"/{match.process.pid}.json")]
-        path = read(entry).socket
+        path = control_of(match).socket
         for _ in range(given.rounds):
             quiet += soak.window(WINDOW_S).respawns_ms
             with besieged(path, given.messages // given.rounds) as attackers:

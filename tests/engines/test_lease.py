@@ -145,19 +145,19 @@ def test_cut_host_stops_its_workers_before_another_starts_any(site: Site) -> Non
 @pytest.mark.parametrize("how", ["fast", "kill"])
 def test_server_that_is_soon_back_costs_no_worker(site: Site, how: str) -> None:
     """A restart of the server is no loss of any row: nothing depends on a session."""
-    # A machine that is busy may take some seconds for the server's recovery.
-    master = site.start(1, ttl=15.0)
+    # After a kill the server has to recover, which takes a busy machine some seconds.
+    master = site.start(1, ttl=15.0 if how == "kill" else TTL)
     before = site.await_holders(1)
     if how == "kill":
         site.database.kill()
     else:
         site.database.stop()
     site.database.start()
-    # Two renewals later, nothing has happened.
+    # Three renewals later, nothing has happened.
     began = site.database.query("SELECT max(renewal) FROM pyworkers_lease")
     until(
-        lambda: site.database.query("SELECT max(renewal) >= %s + 2 FROM pyworkers_lease", began[0][0]) == [(True,)],
-        "two renewals",
+        lambda: site.database.query("SELECT max(renewal) >= %s + 3 FROM pyworkers_lease", began[0][0]) == [(True,)],
+        "three renewals",
     )
 
     assert {pin: life.pid for pin, life in site.await_holders(1).items()} == {
@@ -260,7 +260,7 @@ def test_steps_of_clocks_move_nothing(site: Site) -> None:
                 step,
                 at[0],
             ),
-            "two renewals",
+            "three renewals",
         )
     assert site.await_holders(1) == {**before, **site.await_holders(1)}
     assert len(site.book.lives()) == 3
@@ -288,7 +288,7 @@ def test_other_number_of_shards_doubles_no_pin(site: Site) -> None:
 
 
 def test_thousand_pins_are_renewed_by_one_statement(site: Site) -> None:
-    """One for all rows each time, not before a third of the TTL has passed, and in less than 50 ms."""
+    """One for all rows, every third of the TTL, and in less than 50 ms."""
     site.database.query("ALTER SYSTEM SET log_min_duration_statement = 0")
     site.database.query("SELECT pg_reload_conf()")
     master = site.start(1, ttl=6.0, PINS="1000")
@@ -302,11 +302,10 @@ def test_thousand_pins_are_renewed_by_one_statement(site: Site) -> None:
     before, began = len(durations()), time.monotonic()
     times = until(lambda: found if len(found := durations()) >= before + 3 else None, "three renewals")
 
-    assert time.monotonic() - began > 3.9
+    assert 3.9 < time.monotonic() - began < 7.5
     assert site.database.query("SELECT count(DISTINCT renewal) FROM pyworkers_lease") == [(1,)]
-    # The best of them: how busy this machine is otherwise is not the statement's affair.
     assert times is not None
-    assert min(times[-3:]) < 50
+    assert max(times[-3:]) < 50
     assert master.stop() == 0
 
 
