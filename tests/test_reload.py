@@ -600,8 +600,14 @@ def test_files_are_watched_for_development(bench: Bench) -> None:
     instance = start(bench, None, "--reload")
     (watcher,) = instance.await_log(r"file watcher started directory=\S+ pid=(\d+)")
     # inotify(7) has to be set up before a change can be seen.
-    infos = Path(f"/proc/{watcher[1]}/fdinfo")
-    until(lambda: any("inotify wd:" in info.read_text() for info in infos.iterdir() if info.exists()), "the watch")
+
+    def watches() -> bool:
+        # A descriptor may be closed between two looks at it.
+        with contextlib.suppress(FileNotFoundError):
+            return any("inotify wd:" in info.read_text() for info in Path(f"/proc/{watcher[1]}/fdinfo").iterdir())
+        return False
+
+    until(watches, "the watch")
     bench.app(code("v2"))
     instance.await_log("reload complete")
     until(lambda: versions(bench) == dict.fromkeys("012", "v2"), "the new code")
