@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, alive, children, until
+from helpers import Bench, alive, children, state, until
 
 if importlib.machinery.PathFinder.find_spec("setproctitle") is None:
     pytest.skip("setproctitle is not installed", allow_module_level=True)
@@ -51,6 +51,8 @@ def test_titles_say_who_is_who(bench: Bench) -> None:
     calm = [*rest, "pyworkers: worker shop sell pin=4", "pyworkers: worker shop sell spare"]
     until(lambda: titles(master.pid) == calm, "all titles")
     (spare,) = master.await_log(r"worker started sell spare=0 pid=(\d+)")
+    # Only one that is warm, and waits, gets a PIN.
+    until(lambda: state(int(spare[1])) == "S", "the spare to wait")
     os.kill(master.worker(4), signal.SIGKILL)
     until(lambda: titles(master.pid) == sorted([*calm, "pyworkers: on_failure"]), "the same again, and a notice")
 

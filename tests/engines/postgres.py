@@ -10,7 +10,9 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 import psycopg.sql
@@ -37,6 +39,13 @@ def binaries() -> Path:
     if os.geteuid() != 0:
         pytest.skip("needs root, to become the user postgres")
     return found[-1].parent
+
+
+class Statement(NamedTuple):
+    """One that the server has logged: when it ended, in seconds of some epoch, and how many milliseconds it took."""
+
+    ended_s: float
+    took_ms: float
 
 
 class Server:
@@ -90,10 +99,11 @@ class Server:
             )
             yield
 
-    def durations(self, text: str) -> list[float]:
-        """Return how many milliseconds each statement took that holds this text; see log_min_duration_statement."""
-        found = re.findall(rf"duration: ([0-9.]+) ms +execute [^:]*:[^\n]*\n?[^\n]*{re.escape(text)}", self.log())
-        return [float(duration) for duration in found]
+    def statements(self, text: str) -> list[Statement]:
+        """Return those that hold this text, in order; see log_min_duration_statement."""
+        head = r"(?m)^(\S+ \S+) \S+ \[\d+\] LOG:  duration: ([0-9.]+) ms +execute [^:]*:"
+        found = re.findall(rf"{head}[^\n]*\n?[^\n]*{re.escape(text)}", self.log())
+        return [Statement(datetime.fromisoformat(ended).timestamp(), float(took)) for ended, took in found]
 
     def log(self) -> str:
         """Return what it has logged."""

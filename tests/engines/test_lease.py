@@ -5,8 +5,10 @@ The TTL is 6 s: workers are stopped 4 s after the last good renewal, dead after 
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ import pytest
 
 from engines.hosts import Hosts, hosts_in, need
 from engines.overlap import Book, Life
-from engines.postgres import Server, binaries, server
+from engines.postgres import Server, Statement, binaries, server
 from helpers import Bench, Instance, alive, clean_environment, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -288,24 +290,29 @@ def test_other_number_of_shards_doubles_no_pin(site: Site) -> None:
 
 
 def test_thousand_pins_are_renewed_by_one_statement(site: Site) -> None:
-    """One for all rows, every third of the TTL, and in less than 50 ms."""
+    """One for all rows, every third of the TTL, and in less than 50 ms.
+
+    The workers only wait, and the middle one of some counts: what else the machine does is not the statement's.
+    """
+    site.bench.app("app = App('leased')\n@app.worker(pins=range(1000))\ndef work():\n    app.sleep(3600)")
     site.database.query("ALTER SYSTEM SET log_min_duration_statement = 0")
     site.database.query("SELECT pg_reload_conf()")
-    master = site.start(1, ttl=6.0, PINS="1000")
-    count = "SELECT count(*) FROM pyworkers_lease WHERE owner IS NOT NULL"
+    master = site.start(1)
     master.await_log("worker started")
+    count = "SELECT count(*) FROM pyworkers_lease WHERE owner IS NOT NULL"
     until(lambda: site.database.query(count) == [(1000,)], "1,000 rows")
 
-    def durations() -> list[float]:
-        return site.database.durations("SET renewal = ")
+    def renewals() -> list[Statement]:
+        return site.database.statements("SET renewal = ")
 
-    before, began = len(durations()), time.monotonic()
-    times = until(lambda: found if len(found := durations()) >= before + 3 else None, "three renewals")
+    before = len(renewals())
+    found = until(lambda: late if len(late := renewals()[before:]) >= 5 else None, "five renewals")
 
-    assert 3.9 < time.monotonic() - began < 7.5
+    assert found is not None
+    gaps = [later.ended_s - earlier.ended_s for earlier, later in itertools.pairwise(found)]
+    assert TTL / 3 - 0.3 < statistics.median(gaps) < TTL / 3 + 0.3
     assert site.database.query("SELECT count(DISTINCT renewal) FROM pyworkers_lease") == [(1,)]
-    assert times is not None
-    assert max(times[-3:]) < 50
+    assert statistics.median(renewal.took_ms for renewal in found) < 50
     assert master.stop() == 0
 
 
