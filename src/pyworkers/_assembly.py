@@ -28,7 +28,7 @@ from pyworkers._master.verbs import Facts, Verbs
 from pyworkers._origin import Beginning
 from pyworkers._plan import Plan
 from pyworkers._posix import signals, titles
-from pyworkers._posix.channel import Channel, Told, Word
+from pyworkers._posix.channel import Channel, packed_up
 from pyworkers._posix.desks import Desks
 from pyworkers._posix.dumps import DumpPipe
 from pyworkers._posix.generations import Generations
@@ -263,7 +263,7 @@ class _Workers:
         To bind the runtime, to set the environment, to pack the first word are the master's part, which does so all
         the time: its children need 110 page faults less.
         """
-        job, up = self.jobs[self.roster.places[pin]], Told(pin, attempt, Word.UP).packed()
+        job, up = self.jobs[self.roster.places[pin]], packed_up(pin, attempt)
         if is_spare(pin):
             desk = self.desks.open(pin)
             self.release()

@@ -114,12 +114,13 @@ class Executor:
 
     def carry_out(self, effect: m.Effect) -> m.Event | None:
         """Do it, and return what came of it, where that is news for the core. `Finish` is the loop's own."""
+        # Not among the cases: each class that is asked for there would cost every fork of a mass start a page fault.
+        if isinstance(effect, m.Spawn):
+            return self._spawn(effect.pin, effect.attempt)
         match effect:
             # These first, since most effects are: see `Supervisor._decide`.
             case m.WorkerEnded() | m.WorkerStarted():
                 self._report(effect)
-            case m.Spawn(pin, attempt):
-                return self._spawn(pin, attempt)
             case m.Assign(pin, attempt, spare):
                 return self._assign(pin, attempt, spare)
             case m.Act(pin, _, action):

@@ -136,7 +136,7 @@ class Loop:
                 for happened in (event, *effects):
                     self._notifier.notice(happened)
             for effect in effects:
-                if isinstance(effect, m.Finish):
+                if type(effect) is m.Finish:
                     self._finish = effect
                     grace_s = STOP_GRACE_S if effect.stopped else FINISH_GRACE_S
                     self._executor.notices.close(self._kernel.now(), grace_s=grace_s)

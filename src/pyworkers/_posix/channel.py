@@ -26,6 +26,9 @@ class Word(enum.IntEnum):
     STOP_ALL = 2
 
 
+_UP = int(Word.UP)
+
+
 @record
 class Told:
     """One record: which worker said it, what, and a number that goes with it (the exit code of `stop_all`)."""
@@ -38,6 +41,11 @@ class Told:
     def packed(self) -> bytes:
         """Return what the worker writes."""
         return _RECORD.pack(_MAGIC, self.word, self.number, self.pin, self.attempt)
+
+
+def packed_up(pin: Pin, attempt: Attempt) -> bytes:
+    """Return what a worker writes that is up, without a `Told`: made between the forks of many."""
+    return _RECORD.pack(_MAGIC, _UP, 0, pin, attempt)
 
 
 class Channel:

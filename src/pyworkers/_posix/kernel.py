@@ -61,6 +61,8 @@ class PosixKernel:
         self._brood = process.Brood(spared=spared)
         self._oom_kills = memory.OomKills()
         self._oom_score = memory.worker_oom_score()
+        # Forked, and not yet of more interest to the OOM killer than the master is.
+        self._uninvited: list[Pid] = []
         # A look at who was suspended that was put off, so that who has ended is replaced first.
         self._look_owed = False
         self._poller = select.poll()
@@ -83,7 +85,7 @@ class PosixKernel:
                 self._brood.leaders.add(pid)
         finally:
             signals.unblock(mask)
-        memory.invite_oom_killer(pid, self._oom_score)
+        self._uninvited.append(pid)
         return pid
 
     @property
@@ -132,6 +134,7 @@ class PosixKernel:
 
         Children are collected before the channel is read: what a worker said before it ended is then always there.
         """
+        self._invite_oom_killer()
         suspended = process.suspensions() if self._look_owed else []
         self._look_owed = False
         timeout_ms = None if timeout_s is None else min(math.ceil(timeout_s * 1000), _TIMEOUT_MAX_MS)
@@ -154,3 +157,11 @@ class PosixKernel:
             dumped = self._dumps.read()
         ready = [found for found in polled if found[0] in self._watched] if self._watched else ()
         return Wake(signums, self._channel.read(), suspended, ended, dumped, ready)
+
+    def _invite_oom_killer(self) -> None:
+        """For all children of a turn at once: between two forks, it would cost each of them 20 page faults."""
+        for pid in self._uninvited:
+            # Its pid may be somebody else's by now.
+            if pid in self._brood.own:
+                memory.invite_oom_killer(pid, self._oom_score)
+        self._uninvited.clear()

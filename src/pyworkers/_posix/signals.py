@@ -65,7 +65,9 @@ WORKER = MANAGED | {signum for signum in (PROBE, DUMP, LEASE) if signum is not N
 # statuses of our children away (waitpid(2), NOTES). What else was ignored stays so, as nohup(1) expects.
 _ALWAYS = frozenset({signal.SIGTERM, signal.SIGCHLD})
 
-_ALL = frozenset(signal.valid_signals())
+# Plain numbers, as in `plain`.
+_ALL = frozenset(map(int, signal.valid_signals()))
+_BLOCK, _SETMASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
 
 
 class Interrupted(BaseException):
@@ -225,7 +227,7 @@ class MasterSignals:
 
 def block() -> frozenset[int]:
     """Block every signal, and return the mask of before: around a fork, so that none runs in the wrong process."""
-    return _signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)  # type: ignore[no-any-return]  # a set, and not changed
+    return _signal.pthread_sigmask(_BLOCK, _ALL)  # type: ignore[no-any-return]  # a set, and not changed
 
 
 Call = tuple[Callable[..., object], tuple[object, ...]]
@@ -251,4 +253,4 @@ def install(traps: Mapping[int, Trap]) -> None:
 
 def unblock(mask: frozenset[int]) -> None:
     """Set the mask: in the master after a fork, in the child when its traps stand."""
-    _signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    _signal.pthread_sigmask(_SETMASK, mask)

@@ -16,7 +16,7 @@ from pyworkers._core.typed import cast
 from pyworkers._core.types import Attempt, Pin
 from pyworkers._logs import ERROR, WARNING, Journal
 from pyworkers._posix import process, signals
-from pyworkers._posix.channel import Told, Word
+from pyworkers._posix.channel import packed_up
 from pyworkers._posix.signals import Call
 from pyworkers._worker.binding import Assignment, Binding
 from pyworkers._worker.outcome import code_of_exception, exit_code_of
@@ -200,7 +200,7 @@ def _take(job: Job, assignment: Assignment) -> bytes:
     job.runtime.bind(job.binding, who, assignment)
     job.journal.handler, job.journal.pin = job.handler_name, assignment.pin
     os.environ[PIN_VARIABLE] = str(assignment.pin)
-    return Told(*who, Word.UP).packed()
+    return packed_up(*who)
 
 
 def _show(job: Job, pin: Pin | None, inheritance: Inheritance) -> None:
