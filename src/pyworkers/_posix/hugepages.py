@@ -1,7 +1,7 @@
 """Makes the children of a large process cheap: what it has loaded by then is gathered into huge pages.
 
 fork(2) copies an entry of the page table for each page that there is, and the end of the child takes every one of them
-back: 16 ms and 16 ms at 1 GB, of which a master waits for both before it has replaced a worker. A huge page takes one
+back: 15 ms and 15 ms at 1 GB, of which a master waits for both before it has replaced a worker. A huge page takes one
 entry for 512 pages. Who writes to one later, in the master or in a child, has that one in small pages again, and
 copies the one page that it writes to, as ever (Linux since 5.8).
 
