@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pyworkers._structured import Structure
 
 GATHER_MIN_S = 1.0
+"""How long the memory of a master may be made ready for its forks, however little time its loading has taken."""
 
 
 class Instance:

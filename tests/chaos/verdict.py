@@ -1,7 +1,8 @@
 """Judges a run by what it has left: the workers' own records, and the logs of all masters that there were.
 
 What it knows of a master: whether it was killed, and what it has said. A master that was killed may have forked
-workers of one turn, of each PIN one, that it could not tell of, and owes nobody a successor; one that was not owes each PIN an unbroken story.
+workers of one turn, of each PIN one, that it could not tell of, and owes nobody a successor; one that was not owes each
+PIN an unbroken story.
 """
 
 from __future__ import annotations

@@ -136,6 +136,7 @@ class Loop:
                 for happened in (event, *effects):
                     self._notifier.notice(happened)
             for effect in effects:
+                # An isinstance that fails asks for more, each a page fault between two forks.
                 if type(effect) is m.Finish:
                     self._finish = effect
                     grace_s = STOP_GRACE_S if effect.stopped else FINISH_GRACE_S
