@@ -28,6 +28,9 @@ def _nobody_s_directories() -> Iterator[None]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """A directory in which apps run; nothing survives the test."""
+    """A directory in which apps run; nothing survives the test. One that fails shows the logs."""
     with bench_in(tmp_path) as lent:
         yield lent
+    for instance in lent.instances:
+        # pytest shows what a fixture prints where the test has failed.
+        print(f"log of {instance!r}:\n{instance.log}")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.micro import compiled
-from benchmarks.work import REPORT, WARM
+from benchmarks.reports import REPORT, WARM
 
 SETTLED_S = 1.05
 """Who dies younger than a second is in a crash loop, and many contenders slow that."""
@@ -26,7 +26,7 @@ SETTLED_S = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A worker has begun its work, at an instant in nanoseconds; `place` is its PIN or a constant of `work`."""
+    """A worker has begun its work, at an instant in nanoseconds; `place` is its PIN or a constant of `reports`."""
 
     pid: int
     at: int

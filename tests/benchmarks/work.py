@@ -1,22 +1,16 @@
 """The work that every worker of a benchmark does: report itself on a datagram socket, and sleep.
 
 Imported in the master of each contender, so that it costs nothing after the fork. BENCHMARK_ARENA is the address of
-the socket. A report is the pid, the instant on CLOCK_MONOTONIC at which the worker's own code ran, and its PIN or one
-of the constants below. BENCHMARK_PRELOAD_MB is how much the master has loaded before it forks.
+the socket, BENCHMARK_PRELOAD_MB how much the master has loaded before it forks.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import struct
 import time
 
-REPORT = struct.Struct("=qqq")
-NOWHERE = -1
-"""In place of a PIN: the worker knows of none."""
-WARM = -2
-"""In place of a PIN: this process is ready to begin, and has not begun yet."""
+from reports import NOWHERE, REPORT
 
 _arena = os.environ.get("BENCHMARK_ARENA", "")
 _socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from work import WARM, report
+from reports import WARM
+from work import report
 
 from pyworkers import App
 
