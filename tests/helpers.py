@@ -22,7 +22,7 @@ from pyworkers.testing._instance import as_from_a_shell
 
 T = TypeVar("T")
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 """How long a condition may take on a loaded machine before a test gives up."""
 
 

@@ -242,7 +242,7 @@ def test_flood_and_stalled_reader_never_delay_supervision(bench: Bench) -> None:
     flooder = master.worker(0)
     until(lambda: len(bench.read("written")) > 1000, "the flood")
     begun = len(master.matches("worker ended crash"))
-    master.await_log("worker ended crash", begun + 300)
+    master.await_log("worker ended crash", begun + 100)
     until(lambda: state(flooder) == "S", "the writer to wait")
     before = len(bench.read("written"))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, Instance, alive, runtime_in, until
+from helpers import Bench, Instance, alive, as_from_a_shell, runtime_in, until
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "stdlib_census.py"
 
@@ -284,6 +284,7 @@ def test_program_of_a_script_reloads_as_well(bench: Bench) -> None:
         cwd=bench.directory,
         stderr=log,
         env={**os.environ, **runtime_in(bench.directory)},
+        preexec_fn=as_from_a_shell,
     )
     try:
         until(lambda: len(begun(bench)) == 3, "the workers")
@@ -310,7 +311,10 @@ if __name__ == "__main__":
 """
     bench.app(code() + after)
     process = subprocess.Popen(
-        [sys.executable, "shop.py"], cwd=bench.directory, env={**os.environ, **runtime_in(bench.directory)}
+        [sys.executable, "shop.py"],
+        cwd=bench.directory,
+        env={**os.environ, **runtime_in(bench.directory)},
+        preexec_fn=as_from_a_shell,
     )
     try:
         until(lambda: len(begun(bench)) == 3, "the workers")
