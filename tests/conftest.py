@@ -26,6 +26,14 @@ def _nobody_s_directories() -> Iterator[None]:
             left.rmdir()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Apps of the same name run in the other processes of this run: nobody is to find those, or be found by them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """A directory in which apps run; nothing survives the test. One that fails shows the logs."""

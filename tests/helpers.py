@@ -56,6 +56,24 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def open_files(pid: int) -> dict[int, str]:
+    """Return where the descriptors of a process lead, by number, while it sleeps; of one that has ended, none.
+
+    Else there would be among them what it has open for a moment only, such as a file of /proc that it reads.
+    """
+    found: dict[int, str] = {}
+
+    def looked() -> bool:
+        found.clear()
+        before = state(pid)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.update({int(each.name): str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()})
+        return before == state(pid) == "S" or not alive(pid)
+
+    until(looked, f"process {pid} to sleep")
+    return found
+
+
 def clean_environment() -> dict[str, str]:
     """Return ours without what would change how Python buffers, for some tests are about just that."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

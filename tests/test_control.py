@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers import Bench, alive, until
+from helpers import Bench, alive, open_files, until
 from pyworkers._posix import rendezvous
 from pyworkers._posix.rendezvous import Presence
 from pyworkers._presence import Reception
@@ -337,8 +337,7 @@ def test_worker_does_not_hold_connections(bench: Bench) -> None:
     worker = instance.worker(0, 2)
     until(lambda: status(bench)["workers"][0]["state"] == "running", "the new worker")
 
-    links = [os.readlink(path) for path in Path(f"/proc/{worker}/fd").iterdir()]
-    assert not [link for link in links if link.startswith("socket:")]
+    assert not [link for link in open_files(worker).values() if link.startswith("socket:")]
     instance.process.kill()
     assert connection.recv(1000) == b""
     connection.close()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, Instance, state, until
+from helpers import Bench, Instance, open_files, until
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -218,10 +218,9 @@ def eat() -> None:
 @contextlib.contextmanager
 def without_descriptors(master: Instance) -> Iterator[None]:
     """Let the master open nothing: its table ends where it is full."""
-    until(lambda: state(master.pid) == "S", "the master's wait")  # with nothing open for a moment only
     limits = resource.prlimit(master.pid, resource.RLIMIT_NOFILE)
-    taken = {int(entry.name) for entry in Path(f"/proc/{master.pid}/fd").iterdir()}
-    free = min(set(range(len(taken) + 1)) - taken)
+    taken = open_files(master.pid)
+    free = min(set(range(len(taken) + 1)) - taken.keys())
     resource.prlimit(master.pid, resource.RLIMIT_NOFILE, (free, limits[1]))
     try:
         yield

@@ -384,7 +384,16 @@ def starts_in(log: Path) -> Iterator[int]:
 
 
 def footprint(master: int) -> dict[str, int]:
-    """Return the master's descriptors, and its memory in kB, at an instant at which it has no child.
+    """Return the master's descriptors, and its memory in kB: the least of three looks.
+
+    At one of them it may be about to tell the OOM killer of a worker, and have a file of /proc open for that.
+    """
+    looks = [glance(master) for _ in range(3)]
+    return {kind: min(look[kind] for look in looks) for kind in looks[0]}
+
+
+def glance(master: int) -> dict[str, int]:
+    """Return the same of an instant at which it has no child.
 
     Not what smaps_rollup calls private: pages of a library are that only as long as no other program has loaded it.
     """

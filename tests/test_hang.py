@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, Instance, as_from_a_shell, state, until
+from helpers import Bench, Instance, as_from_a_shell, open_files, state, until
 
 CLOCK = """
 import itertools
@@ -293,14 +293,12 @@ def test_master_keeps_no_descriptor_of_a_hang(bench: Bench, count: int) -> None:
             time.sleep(3600)
         """
     )
-    descriptors = Path(f"/proc/{master.pid}/fd")
     master.await_log("worker started", 5)
-    before = {entry.name: entry.readlink() for entry in descriptors.iterdir()}
+    before = open_files(master.pid)
 
     master.await_log("cause=hang", count)
 
-    # Not at once: a file that is just being read is open, too.
-    until(lambda: {entry.name: entry.readlink() for entry in descriptors.iterdir()} == before, "the same descriptors")
+    until(lambda: open_files(master.pid) == before, "the same descriptors")
     master.stop()
 
 

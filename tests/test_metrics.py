@@ -16,14 +16,13 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import Bench, Instance, alive, children, state, until
+from helpers import Bench, Instance, alive, children, open_files, state, until
 from pyworkers._client import metrics, openmetrics
 from pyworkers._master.status import NAMES
 
@@ -246,7 +245,7 @@ def test_helper_holds_nothing_of_the_instance(bench: Bench, port: int) -> None:
     pid = helper(instance)
 
     def links(of_pid: int) -> set[str]:
-        return {os.readlink(path) for path in Path(f"/proc/{of_pid}/fd").iterdir() if path.is_symlink()}
+        return set(open_files(of_pid).values())
 
     master = links(instance.pid)
     (listener,) = {link for link in links(pid) & master if link.startswith("socket:")}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, Instance, alive, until
+from helpers import Bench, Instance, alive, open_files, until
 from pyworkers._core import messages as m
 from pyworkers._core.standing import Standing
 from pyworkers._core.types import Attempt, Exited, Pin
@@ -73,15 +73,6 @@ def manager(bench: Bench) -> Iterator[Manager]:
 def under(manager: Manager, **more: str) -> dict[str, str]:
     """Return the environment of a service."""
     return {"NOTIFY_SOCKET": manager.address, **more}
-
-
-def open_files(pid: int) -> set[str]:
-    """Return where the descriptors of a process lead."""
-    found = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            found.add(str(entry.readlink()))
-    return found
 
 
 def test_ready_comes_when_every_pin_is_up(bench: Bench, manager: Manager) -> None:
@@ -299,13 +290,13 @@ def finish() -> None:
     manager.await_line("READY=1")
     # Its other pipes are for its workers; its sockets are for nobody else.
     name = os.readlink(f"/proc/self/fd/{writer}")
-    sockets = {file for file in open_files(master.pid) if file.startswith("socket:")}
+    sockets = {file for file in open_files(master.pid).values() if file.startswith("socket:")}
     assert sockets
     for pid in master.workers():
-        assert not open_files(pid) & {name, *sockets}
+        assert not {name, *sockets}.intersection(open_files(pid).values())
     os.kill(master.worker(0), signal.SIGKILL)
     late = master.worker(0, 2)
-    until(lambda: not open_files(late) & {name, *sockets}, "a late worker to let go of them")
+    until(lambda: not {name, *sockets}.intersection(open_files(late).values()), "a late worker to let go of them")
     assert master.stop() == 0
 
     assert [bench.read(f"worker.{pin}") for pin in range(3)] == ["[]"] * 3

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import Bench, Instance, alive, as_from_a_shell, runtime_in, until
+from helpers import Bench, Instance, alive, as_from_a_shell, open_files, runtime_in, until
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "stdlib_census.py"
 
@@ -73,8 +73,7 @@ def refused(bench: Bench, instance: Instance, why: str) -> None:
 
 def descriptors(pid: int) -> list[str]:
     """Return the kinds of what a process has open: a pipe that is made anew has another number."""
-    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
-    return sorted(re.sub(r"\d+", "", link) for link in links)
+    return sorted(re.sub(r"\d+", "", link) for link in open_files(pid).values())
 
 
 @pytest.mark.parametrize("by", ["signal", "verb"])
@@ -475,9 +474,8 @@ def test_census_is_the_same_after_two_hundred_reloads(bench: Bench) -> None:
         while instance.exit_code is None:
             count += 1
             reload_once(bench, instance, to_the_end=count % 10 == 0)
-            with contextlib.suppress(FileNotFoundError):
-                # Connections come and go.
-                kept.add(tuple(kind for kind in descriptors(instance.pid) if not kind.startswith("socket")))
+            # Connections come and go.
+            kept.add(tuple(kind for kind in descriptors(instance.pid) if not kind.startswith("socket")))
         assert instance.wait() == 0, instance.log
         assert table(bench) == expected
         assert not instance.matches("ERROR|Traceback"), instance.log

@@ -6,11 +6,10 @@ import contextlib
 import os
 import re
 import signal
-from pathlib import Path
 
 import pytest
 
-from helpers import PATIENCE_S, Bench, Instance, alive, children, state, until
+from helpers import PATIENCE_S, Bench, Instance, alive, children, open_files, state, until
 
 NOTES = """
 def note(name, *words):
@@ -67,8 +66,7 @@ def kill(pid: int, signum: int = signal.SIGKILL) -> None:
 
 def descriptors(pid: int) -> list[str]:
     """Return what the descriptors of a process are, by their kinds."""
-    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
-    return sorted(link.partition(":")[0] for link in links)
+    return sorted(link.partition(":")[0] for link in open_files(pid).values())
 
 
 # Who takes a PIN
