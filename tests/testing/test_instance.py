@@ -167,8 +167,9 @@ def stay():
 """
     )
     with Instance("shop:app", source=source) as instance:
-        # Until then, it may have been up.
+        # Until then, they may have been up.
         instance.wait_for_log("pin=1 .*; failed, for restart=never")
+        instance.wait_for_log("worker ended sell pin=0 .* exit=0")
         with pytest.raises(RuntimeError, match=r"(?s)PIN 1 has failed; .*1  +sell +failed"):
             instance.wait_until_up()
         assert [worker.state for worker in instance.status()] == ["finished", "failed", "running"]
