@@ -22,7 +22,7 @@ from pyworkers._posix.cells import LABEL_MAX, Cells
 # Generations
 
 GENERATIONS = """
-app = App(lock_file=here / "lock", backoff=(0.001, 0.001), stop_timeout=2)
+app = App(lock_file=here / "lock", backoff=(0.001, 0.001), stop_timeout=4)
 
 def note() -> None:
     with (here / "generations").open("a") as out:

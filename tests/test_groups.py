@@ -399,7 +399,7 @@ def test_stubborn_member_is_killed_and_the_group_begins_anew(bench: Bench) -> No
     """A group's restart climbs the same ladder as a stop, and then goes on."""
     master = bench.start(
         f"""
-app = App(group="shop", strategy="all", stop_timeout=1)
+app = App(group="shop", strategy="all", stop_timeout=4)
 {BOOK}
 @app.worker(pins=0)
 def bad(pin):

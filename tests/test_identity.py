@@ -48,7 +48,7 @@ def say(where):
 SLEEPERS = (
     WHO
     + """
-app = App("shop", stop_timeout=3)
+app = App("shop")
 
 @app.worker(pins=range(2))
 def sell(pin):

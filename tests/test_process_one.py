@@ -323,7 +323,7 @@ def test_workers_lead_their_group_and_no_session(bench: Bench) -> None:
 FAMILY = """
 import subprocess
 
-app = App(stop_timeout=2)
+app = App()
 
 PF_EXITING = 0x4  # linux/sched.h; proc(5), /proc/PID/stat, flags
 

@@ -123,7 +123,7 @@ def test_worker_that_will_not_be_recycled_is_killed_and_replaced(bench: Bench) -
     """The ladder is that of a stop; that it ends in a KILL concerns no later stop."""
     master = bench.start(
         f"""
-app = App(max_runtime=1, stop_timeout=0.5)
+app = App(max_runtime=1, stop_timeout=4)
 {TELL}
 @app.worker(pins=0)
 def stubborn():

@@ -15,7 +15,7 @@ import pytest
 from helpers import Bench, Instance, alive, until
 
 APP = """
-app = App(lock_file=here / "lock", stop_timeout=2)
+app = App(lock_file=here / "lock", stop_timeout=4)
 
 @app.worker(pins=0)
 def work() -> None:

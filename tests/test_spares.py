@@ -428,7 +428,8 @@ ENDLESS = {
 }
 
 NEVER_WARM = """
-app = App(spares=1, stop_timeout={stop_timeout})
+# Who is interrupted has a fifth of the time to leave.
+app = App(spares=1, stop_timeout=5)
 {notes}
 @app.on_worker_warm
 def warm():
@@ -447,9 +448,7 @@ def work(pin):
 @pytest.mark.parametrize("end", ["stop", "finish", "master killed"])
 def test_warm_up_that_never_returns_holds_up_nobody(bench: Bench, how: str, end: str) -> None:
     """The PIN is forked anew without it, the instance ends in its time with 0, and an orphan, too, is gone."""
-    # Who is interrupted has a fifth of the time to leave; who is stubborn is killed at its end.
-    stop_timeout = 5 if how == "sleeping" else 2
-    master = bench.start(NEVER_WARM.format(notes=NOTES, how=ENDLESS[how], stop_timeout=stop_timeout))
+    master = bench.start(NEVER_WARM.format(notes=NOTES, how=ENDLESS[how]))
     warming = spare(master)
     bench.await_text("warming", f"{warming}\n")
     kill(master.worker(0))

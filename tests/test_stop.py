@@ -113,14 +113,14 @@ def test_respawn_of_a_cooperative_handler_is_not_torn_in_its_first_unit(bench: B
 
 def test_stubborn_worker_climbs_the_ladder(bench: Bench) -> None:
     """G8: TERM, then QUIT at 80 %, then KILL; the stop is bounded and its exit code says that force was needed."""
-    master = bench.start(stubborn("stop_timeout=1.5"))
+    master = bench.start(stubborn("stop_timeout=5"))
     until((bench.directory / "up").exists, "the worker")
 
     begun = time.monotonic()
     assert master.stop() == 1
     took_s = time.monotonic() - begun
 
-    assert 1.5 <= took_s < 1.5 + 1.0
+    assert 5.0 <= took_s < 5.0 + 1.0
     assert bench.read("swallowed").splitlines() == ["Stop(143)", "Stop(131)"]
     assert len(master.matches("interrupting it by SIGQUIT")) == 1
     assert len(master.matches("killing it by SIGKILL")) == 1
@@ -289,15 +289,14 @@ def test_critical_section_is_not_cut_even_by_the_interrupt(bench: Bench) -> None
 with app.critical():
     with app.critical():
         (here / "up").touch()
-        deadline = time.monotonic() + 2.7
-        while (left := deadline - time.monotonic()) > 0:
+        while app._runtime.stop_code != 131:
             app.checkpoint()
-            time.sleep(min(left, 0.05))
+            time.sleep(0.01)
         app.sleep(0.01)
     (here / "whole").touch()
 (here / "beyond").touch()
 """,
-        "stop_timeout=3",
+        "stop_timeout=5",
     )
 
     assert master.stop() == 1
@@ -339,7 +338,7 @@ if not app._runtime._binding.cooperative:
 (here / "up").touch()
 time.sleep(3600)
 """,
-        f"cooperative={cooperative}, stop_timeout=1",
+        f"cooperative={cooperative}, stop_timeout=5",
     )
 
     assert master.stop() == (1 if cooperative else 0)
@@ -733,7 +732,7 @@ def test_interrupt_cuts_one_step_of_the_end_and_not_the_next(bench: Bench) -> No
     master = run_on(
         bench,
         "import atexit\natexit.register((here / 'atexit').touch)\n(here / 'up').touch()\ntime.sleep(3600)",
-        "stop_timeout=1.5",
+        "stop_timeout=5",
         """
 @app.on_worker_exit
 def first(pin):
@@ -798,7 +797,6 @@ asyncio.run(main())
 (here / "up").touch()
 app.sleep(3600)
 """,
-        "stop_timeout=3",
     )
 
     assert master.stop() == 0
