@@ -302,7 +302,7 @@ def test_socket_that_cannot_be_made_is_a_warning(monkeypatch: pytest.MonkeyPatch
     lines: list[str] = []
 
     reception = Reception(
-        Presence("shop", None, "/", str(tmp_path / "no" / "lock")), lambda _, line: lines.append(line)
+        Presence("shop", None, "/", str(tmp_path / "no" / "lock")), lambda _, line: lines.append(line), 0.0
     )
     reception.close()
     assert reception.listener is None
@@ -550,7 +550,7 @@ def test_history_is_bounded(bench: Bench) -> None:
         app = App("shop", backoff=(0.001, 0.001))
         @app.worker(pins=0)
         def crash():
-            os._exit(1)
+            os.kill(os.getpid(), signal.SIGKILL)
         """
     )
     until(lambda: status(bench)["workers"][0]["restarts"] > 100, "a hundred restarts")

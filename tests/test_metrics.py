@@ -461,7 +461,7 @@ def test_real_prometheus_reads_both(bench: Bench, port: int) -> None:
             for name, target in (("helper", port), ("text", text_port))
         )
         config = bench.directory / "prometheus.yml"
-        config.write_text(f"global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n{jobs}")
+        config.write_text(f"global: {{scrape_interval: 4s, scrape_timeout: 4s}}\nscrape_configs:\n{jobs}")
         with (bench.directory / "prometheus.log").open("wb") as log:
             server = subprocess.Popen(
                 [

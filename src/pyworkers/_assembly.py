@@ -12,6 +12,7 @@ import functools
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 
 from pyworkers._beside import helpers, leased, printing
@@ -20,6 +21,7 @@ from pyworkers._core.records import record
 from pyworkers._core.standing import standing_of
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import Attempt, FailureRecord, Pid, Pin, Previous, is_spare
+from pyworkers._declare import ON_STOP_S
 from pyworkers._logs import Journal
 from pyworkers._master.control import Control
 from pyworkers._master.execute import Crew, Executor, unleased
@@ -102,7 +104,7 @@ def assembled(parts: Parts) -> Generator[Loop]:
         desks = stack.enter_context(contextlib.closing(Desks()))
         printer = stack.enter_context(printing(decided, names))
         set_title = stack.enter_context(titles.titled(f"pyworkers: master {decided.instance.name}"))
-        reception = Reception(_presence(parts), parts.journal.write, None if left is None else left.kept.socket)
+        reception = _reception(parts)
         stack.callback(reception.close)
         inheritance = prologue.Inheritance(
             master=Pid(os.getpid()),
@@ -198,9 +200,21 @@ def _presence(parts: Parts) -> Presence:
     return Presence(instance.name, parts.begin.target, directory, lock_file)
 
 
+def _reception(parts: Parts) -> Reception:
+    left, now = parts.begin.inherited, time.time()
+    if left is None:
+        return Reception(_presence(parts), parts.journal.write, now)
+    started = now - (time.monotonic() - left.started_at)
+    return Reception(_presence(parts), parts.journal.write, started, left.kept.socket)
+
+
 def _facts(parts: Parts) -> Facts:
     presence = _presence(parts)
-    stop_timeout = max(worker.stop_timeout for worker in parts.plan.workers)
+    left = parts.begin.inherited
+    plans = parts.plan.workers if left is None or parts.broken is None else [slot.plan for slot in left.legacy.slots]
+    stop_timeout = max(plan.stop_timeout for plan in plans)
+    if declaration_of(parts.app).on_stop:
+        stop_timeout += ON_STOP_S
     return Facts(presence.name, presence.app, os.getpid(), presence.lock_file, stop_timeout)
 
 

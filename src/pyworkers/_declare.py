@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 # The flags of a code object, as `inspect` names them.
 _VARIABLE_ARGUMENTS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x20, 0x80, 0x200
 
+ON_STOP_S = 10
+"""What the functions of `on_stop` get on top of a stop, since nothing bounds them: as long as docker waits in all."""
+
 
 @record
 class WorkerSpec:

@@ -22,6 +22,7 @@ class Reception:
     Args:
         presence: What the instance tells of itself.
         log: Takes a level and a line.
+        started: When this process became a master, in seconds since the epoch.
         kept: What the program before this one had: the socket's path and descriptor, and the entry.
 
     Attributes:
@@ -33,19 +34,24 @@ class Reception:
         self,
         presence: Presence,
         log: Callable[[int, str], None],
+        started: float,
         kept: tuple[str, int, str | None] | None = None,
     ) -> None:
         self.listener: Listener | None
         self.entry: str | None = None
         if kept is not None:
             self.listener, self.entry = Listener(*kept[:2]), kept[2]
+            if self.entry is not None:
+                # The new program may be in another directory: `current` leads to the next release by now.
+                with contextlib.suppress(OSError):
+                    self.entry = rendezvous.announce(presence, self.listener.path, started)
             return
         self.listener, why = _listen(presence)
         if self.listener is None:
             log(WARNING, f"no control socket: {why}; status and other verbs will not find this instance")
             return
         try:
-            self.entry = rendezvous.announce(presence, self.listener.path)
+            self.entry = rendezvous.announce(presence, self.listener.path, started)
         except OSError as error:
             if presence.lock_file is None:
                 log(WARNING, f"no entry in the runtime directory: {_said(error)}; verbs will not find this instance")

@@ -53,9 +53,9 @@ class Works:
 def reloading(works: Works, notifier: Notifier | None) -> Reload:
     """Return what reloads this instance, after having taken over what the program before it has left."""
     left = works.parts.begin.inherited
-    answers = [] if left is None else _take_over(works, left)
+    answers = None if left is None else _take_over(works, left)
     log, broken = works.parts.journal.write, works.parts.broken
-    told = [reload_told(each, os.getpid()) for each in answers]
+    told = None if answers is None else [reload_told(each, os.getpid()) for each in answers]
     reload = Reload(works.kernel, _means(works), log, notifier, told)
     if left is not None and notifier is not None:
         # The program before this one has said so; until the end of the roll this one must not say that all is ready.
@@ -63,7 +63,7 @@ def reloading(works: Works, notifier: Notifier | None) -> Reload:
     if broken is not None:
         others = "the workers go on with the code that they run, and nobody is replaced"
         log(ERROR, f"reload failed: {broken}; {others}: mend it and reload again")
-        reload.tell(broken)
+        reload.ended_in(broken)
     return reload
 
 

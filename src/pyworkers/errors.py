@@ -29,7 +29,8 @@ class ExitCode(enum.IntEnum):
     BUSY = 75
     """Master: another instance holds the lock (`--if-running=fail`, or `wait` ran out). EX_TEMPFAIL of sysexits.h."""
     CUT_BY_INT = 130
-    """Master: a shard was stopped by INT before all of its PINs had ended, 128 + SIGINT."""
+    """Master: a shard was stopped by INT before all of its PINs had ended, 128 + SIGINT.
+    A verb: INT has ended its wait."""
     INTERRUPTED = 131
     """Worker: left by the interrupt, 128 + SIGQUIT as a shell counts."""
     STOPPED = 143

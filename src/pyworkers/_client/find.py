@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterable
 
-from pyworkers._core.records import record
+from pyworkers._core.records import record, replace
 from pyworkers._posix import rendezvous
 from pyworkers._posix.lockfile import LockFile
 from pyworkers.errors import LockError, NotRunningError, UsageError
@@ -63,10 +63,12 @@ def find(target: str | None, lock_file: str | None, *, anywhere: bool = True) ->
         raise UsageError(
             f"{len(alive)} instances run: {several}; say which by its name or --lock-file, or from its directory"
         )
-    if lock_file is not None and not candidates:
-        path = os.path.abspath(lock_file)
-        return Found("", f"the instance of {path}", None, os.getcwd(), path, f"{path}.sock", 0, 0.0, alive=True)
     dead = max(candidates, key=lambda found: (found.directory == os.getcwd(), found.started), default=None)
+    if lock_file is not None:
+        # Its entry may be where we do not look, and the one that was found here that of a master before it.
+        path = os.path.abspath(lock_file)
+        nobody = Found("", f"the instance of {path}", None, os.getcwd(), path, "", 0, 0.0, alive=True)
+        return replace(dead or nobody, socket=f"{path}.sock", alive=True)
     raise NotRunningError(f"{target or lock_file} is not running" if dead is None else obituary(dead))
 
 

@@ -52,6 +52,9 @@ def main(verb: str, arguments: Sequence[str], parser: argparse.ArgumentParser) -
             return VERBS[verb](wire, parsed)
         finally:
             wire.close()
+    except KeyboardInterrupt:
+        goes_on = f"; the master goes on with the {verb}" if verb in {*CHANGING, "reload"} else ""
+        return _tell(f"interrupted{goes_on}", ExitCode.CUT_BY_INT)
     except NotRunningError as error:
         if verb == "status" and parsed.openmetrics:
             # That it does not run is what some are waiting to be told.
@@ -65,7 +68,7 @@ def main(verb: str, arguments: Sequence[str], parser: argparse.ArgumentParser) -
         return ExitCode.OK
 
 
-def _tell(error: Exception, code: int) -> int:
+def _tell(error: Exception | str, code: int) -> int:
     print(f"pyworkers: {error}", file=sys.stderr)  # noqa: T201  (that is what a verb is for)
     return code
 
@@ -182,17 +185,27 @@ def _scale(wire: Wire, parsed: argparse.Namespace) -> int:
 
 
 def _await(wire: Wire, pins: list[int], settled: Callable[[Reply], bool], timeout_s: float) -> list[Reply]:
-    """Ask again and again until all of these PINs have settled, or the time is up; return their last rows."""
+    """Ask again and again until all of these PINs have settled, or the time is up; return their last rows.
+
+    Time is up for none that starts: there is no telling how long `on_worker_start` may take.
+    """
     deadline = time.monotonic() + timeout_s
     while pins:
         rows: list[Reply] = wire.ask("status", pins=pins)["workers"]
-        if all(map(settled, rows)) or time.monotonic() > deadline:
+        waiting = [row for row in rows if not settled(row)]
+        if not waiting:
+            return rows
+        if time.monotonic() > deadline and all(row["state"] != "starting" for row in waiting):
+            late = ", ".join(f"PIN {row['pin']} is {row['state']}" for row in waiting)
+            _tell(f"not up after {timeout_s:.0f} s: {late}", ExitCode.DOWN)
             return rows
         time.sleep(POLL_S)
     return []
 
 
 def _reload(wire: Wire, _parsed: argparse.Namespace) -> int:
+    # A master that does not answer at all is found out before the wait that has no limit.
+    wire.ask("ping")
     reply = wire.ask("reload", endless=True)
     _say(f"master pid {reply['pid']} runs the new code, and so do its workers")
     return ExitCode.OK

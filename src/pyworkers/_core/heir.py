@@ -13,12 +13,14 @@ from pyworkers._core.handover import Legacy, SlotMemory, memory_of, remind
 from pyworkers._core.messages import Effect
 from pyworkers._core.records import replace
 from pyworkers._core.roll import Roll
+from pyworkers._core.slot import Slot
 from pyworkers._core.supervisor import Supervisor
 from pyworkers._core.types import (
     NEVER,
     Backoff,
     Failed,
     LiveState,
+    Phase,
     ProcessState,
     Retired,
     SlotPlan,
@@ -47,7 +49,7 @@ class Heir(Supervisor):
         cut_codes: The same.
 
     Attributes:
-        has_code: Whether there is new code.
+        has_code: Whether there is new code. Without it, whoever is there goes on until it ends by itself or in a stop.
     """
 
     def __init__(
@@ -118,6 +120,23 @@ class Heir(Supervisor):
                 effects.append(m.RollHalted(ended.pin, self._roll.left_count))
                 self._told = True
         return effects
+
+    def _operate(self, event: m.RestartRequested | m.ScaleRequested) -> list[Effect]:
+        if self.has_code or self.phase is Phase.STOPPING:
+            return super()._operate(event)
+        because = "since the last reload there is no code to run: mend it and reload again"
+        return [m.RequestRefused(event.reason, because)]
+
+    # Without code nobody is asked to leave who is well, for nobody could follow.
+
+    def _recycle(self) -> list[Effect]:
+        return super()._recycle() if self.has_code else []
+
+    def _tell_group(self, slot: Slot) -> list[Effect]:
+        group = slot.plan.group
+        if not self.has_code and group is not None and not self._groups[group].restarts:
+            return []
+        return super()._tell_group(slot)
 
     def _give_turns(self) -> list[Effect]:
         effects = super()._give_turns()

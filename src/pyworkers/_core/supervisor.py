@@ -200,11 +200,15 @@ class Supervisor:
         return effects
 
     def _give_turns(self) -> list[Effect]:
+        effects = self._recycle()
+        while (pin := self._queues.dumping.take()) is not None:
+            effects += self._let(self._slots[pin], self._slots[pin].dump, self._now)
+        return effects
+
+    def _recycle(self) -> list[Effect]:
         effects: list[Effect] = []
         while (pin := self._queues.recycling.take()) is not None:
             effects += self._let(self._slots[pin], self._slots[pin].recycle, self._now)
-        while (pin := self._queues.dumping.take()) is not None:
-            effects += self._let(self._slots[pin], self._slots[pin].dump, self._now)
         return effects
 
     def _announce(self, *, up: bool) -> list[Effect]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 
 from pyworkers._core.records import record
-from pyworkers._declare import Declaration
+from pyworkers._declare import ON_STOP_S, Declaration
 from pyworkers._options import OPTIONS
 from pyworkers._plan import Plan
 from pyworkers._settings import from_environment, without_password
@@ -18,8 +18,6 @@ from pyworkers.errors import UsageError
 STOP_MARGIN_S = 2
 """Beyond `stop_timeout`: one second in which the last worker is reaped, and one for the end of the interpreter."""
 
-ON_STOP_S = 10
-"""What the functions of `on_stop` get on top, since nothing bounds them: as long as docker waits in all."""
 
 _SEARCHED = "PYTHONPATH"
 

@@ -65,7 +65,7 @@ class Reload:
 
     Args:
         notifier: Tells a service manager, if there is one.
-        asked: Who wants to hear how the reload ends that has brought this program.
+        asked: Who wants to hear how the reload ends that has brought this program; None where none has.
 
     Attributes:
         checking: The process that tries out the new code.
@@ -78,7 +78,7 @@ class Reload:
         means: Means,
         log: Callable[[int, str], None],
         notifier: Notifier | None = None,
-        asked: Iterable[Told] = (),
+        asked: Iterable[Told] | None = None,
     ) -> None:
         self._kernel = kernel
         self._means = means
@@ -88,12 +88,15 @@ class Reload:
         self._again = False
         self.checking: Pid | None = None
         self.passed = False
-        self._asked = list(asked)
+        # Of two that overlap each has its own end: the code that is tried out, and the workers that are replaced.
+        self._rolls = asked is not None
+        self._told_of_roll = list(asked or ())
+        self._told_of_check: list[Told] = []
 
     def request(self, reason: str, told: Told | None = None) -> None:
         """Begin one; while the code is being tried out, try it once more after that, for it may have changed."""
         if told is not None:
-            self._asked.append(told)
+            self._told_of_check.append(told)
         self._log(INFO, f"reloading reason={reason}; trying out the new code")
         if self._notifier is not None:
             self._notifier.reloading(self._kernel.now())
@@ -148,14 +151,18 @@ class Reload:
 
     def rolled(self, how: m.RollEnded | m.RollHalted) -> None:
         """Take the end of the replacement of the workers."""
-        self.tell(None if isinstance(how, m.RollEnded) else f"halted at pin={how.pin}: its worker did not come up")
+        self.ended_in(None if isinstance(how, m.RollEnded) else f"halted at pin={how.pin}: its worker did not come up")
 
-    def tell(self, why: str | None) -> None:
-        """Tell all who have asked how it has ended."""
-        if self._notifier is not None:
+    def ended_in(self, why: str | None) -> None:
+        """Tell all who wait for it how the reload has ended that has brought this program."""
+        self._rolls = False
+        self._tell(self._told_of_roll, why)
+
+    def _tell(self, asked: list[Told], why: str | None) -> None:
+        if self._notifier is not None and not (self._rolls or self.passed or self.checking is not None):
             self._notifier.reloaded()
-        asked, self._asked = self._asked, []
-        for told in asked:
+        now, asked[:] = asked[:], []
+        for told in now:
             told(why)
 
     def _begin(self) -> None:
@@ -174,4 +181,4 @@ class Reload:
 
     def _refuse(self, why: str) -> None:
         self._log(ERROR, f"reload refused: {why}; nothing changes")
-        self.tell(why)
+        self._tell(self._told_of_check, why)

@@ -33,7 +33,7 @@ class Facts:
     """What a status says of the instance, and never changes.
 
     Attributes:
-        stop_timeout: The longest of all workers.
+        stop_timeout: The longest of all workers, and what is left to `on_stop`.
     """
 
     name: str

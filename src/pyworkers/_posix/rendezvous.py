@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import stat
-import time
 from collections.abc import Iterator, Mapping
 
 from pyworkers._core.records import record
@@ -81,8 +80,13 @@ def socket_paths(presence: Presence) -> Iterator[str]:
     yield os.path.join(provide(), f"{name}.{os.getpid()}.sock")
 
 
-def announce(presence: Presence, socket: str) -> str:
-    """Leave an entry for this process, and return its path; entries that the same app has left behind go.
+def announce(presence: Presence, socket: str, started: float) -> str:
+    """Leave an entry for this process, or anew, and return its path; entries that the same app has left behind go.
+
+    Args:
+        presence: What it tells.
+        socket: The path of the control socket.
+        started: When this process became a master, in seconds since the epoch.
 
     Raises:
         OSError: It cannot be written.
@@ -99,7 +103,7 @@ def announce(presence: Presence, socket: str) -> str:
         "lock_file": presence.lock_file,
         "socket": socket,
         "pid": pid,
-        "started": round(time.time(), 3),
+        "started": round(started, 3),
         "ticks": started_ticks(pid) or 0,
     }
     path = os.path.join(directory, f"{pid}.json")

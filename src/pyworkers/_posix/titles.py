@@ -37,7 +37,12 @@ def titled(title: str) -> Generator[SetTitle | None]:
         return
     # First, for already the other one changes it.
     name_before: str = module.getthreadtitle()
-    before: str = module.getproctitle()
+    try:
+        before: str = module.getproctitle()
+    except UnicodeDecodeError:
+        # An argument that is no text, which it cannot bring back.
+        yield None
+        return
     set_title = cast(SetTitle, module.setproctitle)
     set_name = cast(SetTitle, module.setthreadtitle)
 
