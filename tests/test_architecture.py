@@ -59,7 +59,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "_beside": {"_leasing", "_logs", "_master", "_plan", "_roster", "_worker", "_metering", "_printer", "_reloading"},
     "_watcher": set(),
-    "_origin": {"_core.records", "_core.types", "_posix", "_succession"},
+    "_origin": {"_core.records", "_core.types", "_posix", "_succession", "errors"},
     "_reloading": {"_assembly", "_core", "_logs", "_master", "_posix", "_presence", "_roster", "_succession"},
     "_succession": {"_core", "_master", "_plan", "_posix", "_reloading", "_roster", "_settings", "app", "errors"},
     "_surroundings": {"_options", "_posix", "_worker"},

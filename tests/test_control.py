@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers import Bench, alive, open_files, until
+from helpers import Bench, alive, as_from_a_shell, open_files, runtime_in, state, until
+from pyworkers._client.find import find
+from pyworkers._client.wire import Wire
 from pyworkers._posix import rendezvous
 from pyworkers._posix.rendezvous import Presence
 from pyworkers._presence import Reception
@@ -296,6 +300,100 @@ def test_socket_that_cannot_be_beside_the_lock_is_elsewhere(bench: Bench) -> Non
     assert (bench.directory / f".runtime/pyworkers/shop.{instance.pid}.sock").is_socket()
 
 
+def test_lock_file_finds_who_runs_and_not_who_is_dead(bench: Bench) -> None:
+    """A killed master has left an entry here, and that of the one that runs is in another environment's directory."""
+    first = bench.start(CRAWL)
+    await_status(bench, 0)
+    first.process.kill()
+    first.process.wait()
+    elsewhere = bench.directory / ".elsewhere"
+    elsewhere.mkdir()
+    second = bench.start(None, env={"XDG_RUNTIME_DIR": str(elsewhere)})
+
+    assert status(bench, "--lock-file", "lock")["pid"] == second.pid
+    assert second.stop() == 0
+    done = bench.run("ping", "--lock-file", "lock")
+    assert done.returncode == 4
+    assert f"its master pid {first.pid}, started " in done.stderr
+
+
+def test_int_ends_the_wait_of_a_verb_in_one_line(bench: Bench) -> None:
+    """The master does what it was asked for, or will: it is asked no second time."""
+    instance = bench.start(CRAWL)
+    await_status(bench, 0)
+    os.kill(instance.pid, signal.SIGSTOP)
+    for verb, goes_on in (("reload", "; the master goes on with the reload"), ("status", "")):
+        asker = subprocess.Popen(
+            [sys.executable, "-m", "pyworkers", verb, "shop:app"],
+            cwd=bench.directory,
+            env={**os.environ, **runtime_in(bench.directory)},
+            preexec_fn=as_from_a_shell,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until(
+            lambda pid=asker.pid: (
+                any(link.startswith("socket:") for link in open_files(pid).values()) and state(pid) == "S"
+            ),
+            "the question",
+        )
+        asker.send_signal(signal.SIGINT)
+        said = asker.communicate(timeout=20)[1]
+        assert (asker.returncode, said) == (130, f"pyworkers: interrupted{goes_on}\n")
+    os.kill(instance.pid, signal.SIGCONT)
+    assert instance.stop() == 0
+
+
+def test_master_that_does_not_answer_holds_up_no_reload(bench: Bench) -> None:
+    """Before the wait that has no limit is one that has."""
+    instance = bench.start(CRAWL)
+    await_status(bench, 0)
+    os.kill(instance.pid, signal.SIGSTOP)
+    done = bench.run("reload", "shop:app")
+
+    assert done.returncode == 1
+    assert f"master pid {instance.pid} has not answered in 10 s" in done.stderr
+
+
+class Scripted:
+    """A wire on which a PIN has these states, one after the other."""
+
+    def __init__(self, *states: str) -> None:
+        self.states = list(states)
+
+    def ask(self, verb: str, **_: object) -> dict[str, Any]:
+        assert verb == "status"
+        now = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return {"workers": [{"pin": 3, "state": now, "suspended": False}]}
+
+
+def test_verbs_wait_for_who_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is no telling how long on_worker_start takes; who is late for another reason is named."""
+    from pyworkers._client import verbs
+
+    def settled(row: dict[str, Any]) -> bool:
+        return bool(row["state"] == "running")
+
+    slow = Scripted("starting", "starting", "starting", "running")
+    assert verbs._await(slow, [3], settled, 0.0)[0]["state"] == "running"  # type: ignore[arg-type]
+    assert capsys.readouterr().err == ""
+    late = Scripted("starting", "backoff")
+    assert verbs._await(late, [3], settled, 0.0)[0]["state"] == "backoff"  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "pyworkers: not up after 0 s: PIN 3 is backoff\n"
+
+
+@pytest.mark.parametrize("has_on_stop", [False, True])
+def test_stop_leaves_time_to_on_stop(bench: Bench, *, has_on_stop: bool) -> None:
+    """What a master promises is for its workers, and 10 s more where it has functions of its own to run."""
+    instance = bench.start(CRAWL + ("\n@app.on_stop\ndef end():\n    pass\n" if has_on_stop else ""))
+    await_status(bench, 0)
+    wire = Wire(find(None, str(bench.directory / "lock")))
+
+    assert wire.ask("stop", kind="graceful")["timeout"] == 8.0 + 10 * has_on_stop
+    wire.close()
+    assert instance.wait() == 0
+
+
 def test_socket_that_cannot_be_made_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """There is no place for it at all: one line that says so, and no error."""
     monkeypatch.setattr(rendezvous, "directories", lambda: [str(tmp_path / "missing" / "pyworkers")])
@@ -499,7 +597,12 @@ def test_stack_of_who_cannot_answer(bench: Bench) -> None:
     assert "runs another program" in bench.run("stack", "shop:app", "1").stderr
     assert "PIN 2 has no process, it is backoff" in bench.run("stack", "shop:app", "2").stderr
     os.kill(instance.worker(0), signal.SIGSTOP)
+    until(lambda: state(instance.worker(0)) == "T", "the worker to be suspended")
     assert "the kernel says of it: T (stopped)" in bench.run("stack", "shop:app", "0").stderr
+    # It was not even asked, or it would write when it goes on, for whoever is asked then.
+    pending = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{instance.worker(0)}/status").read_text(), re.MULTILINE)
+    assert pending is not None
+    assert int(pending[1], 16) == 0
     assert bench.run("stack", "shop:app").returncode == 2
 
 

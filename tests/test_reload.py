@@ -274,6 +274,105 @@ def test_on_start_that_raises_after_a_reload_leaves_the_workers_alone(bench: Ben
     assert instance.stop() == 0
 
 
+def test_without_code_no_verb_takes_a_worker_away(bench: Bench) -> None:
+    """Nobody could follow it: the verbs are refused until there is code again."""
+    instance = start(bench)
+    before = pids(instance)
+    bench.app(code("v2") + "\n@app.on_start\ndef bind():\n    raise OSError('address in use')\n")
+    assert bench.run("reload", "shop:app").returncode == 1
+    done = bench.run("restart", "shop:app", "1")
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("restart: since the last reload there is no code to run: mend it and reload again\n")
+    assert pids(instance) == before
+    assert instance.stop() == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_stop_while_the_new_program_imports_its_code_is_not_held_up(bench: Bench, signum: int) -> None:
+    """G3, G8: it was tried out quickly, and takes its time when it takes over; workers are told at once."""
+    instance = start(bench)
+    slow = (
+        "if (here / 'tried').exists():\n    (here / 'again').touch()\n    time.sleep(3600)\n(here / 'tried').touch()\n"
+    )
+    bench.app(slow + code("v2"))
+    instance.signal(signal.SIGHUP)
+    until((bench.directory / "again").exists, "the import of the new program")
+    instance.signal(signum)
+
+    assert instance.wait() == (1 if signum == signal.SIGQUIT else 0)
+    assert instance.matches("has come while its code was imported; the workers go on")
+    assert not [pid for _, _, pid, _ in begun(bench) if alive(int(pid))]
+
+
+def test_each_of_two_reloads_is_told_its_own_end(bench: Bench) -> None:
+    """The first one's workers are being replaced when the second one's code turns out to be bad."""
+    text = (
+        CODE + "\n@app.on_worker_start\ndef warm():\n    while not (here / 'go').exists():\n        time.sleep(0.01)\n"
+    )
+    (go := bench.directory / "go").touch()
+    instance = start(bench, code("v1", text))
+    go.unlink()
+    bench.app(code("v2", text))
+    first = asking(bench, "reload", "shop:app")
+    instance.await_log("restarting pins=0 reason=reload")
+    bench.app("1/0")
+    second = bench.run("reload", "shop:app")
+
+    assert second.returncode == 1
+    assert "ZeroDivisionError" in second.stderr
+    assert first.poll() is None
+    bench.app(code("v2", text))
+    go.touch()
+    assert first.communicate(timeout=40)[1] == ""
+    assert first.returncode == 0
+    assert versions(bench) == dict.fromkeys("012", "v2")
+    assert instance.stop() == 0
+
+
+def test_verbs_follow_a_deployment_by_a_symbolic_link(bench: Bench) -> None:
+    """`current` leads to another directory after the reload, and there the instance is found, and stopped."""
+    current = bench.directory / "current"
+    for release in ("v1", "v2"):
+        (bench.directory / release).mkdir()
+        bench.app(code(release).replace("here /", "here.parent /"))
+        shutil.move(bench.directory / "shop.py", bench.directory / release / "shop.py")
+    current.symlink_to("v1")
+    env = {"PWD": str(current)}
+    instance = Instance(current, "shop:app", env={**env, **runtime_in(bench.directory)})
+    bench.instances.append(instance)
+    until(lambda: len(begun(bench)) == 3, "three handlers")
+    current.unlink()
+    current.symlink_to("v2")
+    for verb in ("reload", "restart", "stop"):
+        done = subprocess.run(
+            [sys.executable, "-m", "pyworkers", verb, "shop:app"],
+            cwd=current,
+            env={**os.environ, **env, **runtime_in(bench.directory)},
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), verb
+
+    assert versions(bench) == dict.fromkeys("012", "v2")
+    assert instance.wait() == 0
+
+
+def asking(bench: Bench, *arguments: str) -> subprocess.Popen[str]:
+    """Start a verb."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pyworkers", *arguments],
+        cwd=bench.directory,
+        env={**os.environ, **runtime_in(bench.directory)},
+        preexec_fn=as_from_a_shell,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_program_of_a_script_reloads_as_well(bench: Bench) -> None:
     """`app.run()` under __main__: the whole script begins again, with its arguments."""
     bench.app(code() + "\nif __name__ == '__main__':\n    assert sys.argv[1:] == ['--mine']\n    sys.exit(app.run())\n")

@@ -106,6 +106,15 @@ def test_name_that_no_title_can_hold(bench: Bench) -> None:
     assert bench.run("shop:app").stdout == "'pyworkers: worker shop a b\\\\udc80\\xe9 pin=0'\n"
 
 
+def test_argument_that_is_no_text_costs_the_title_and_nothing_else(bench: Bench) -> None:
+    """A file's name may be any bytes, and setproctitle cannot bring such an argument back."""
+    bench.app("app = App()\n@app.worker(pins=0)\ndef sell():\n    print('sold')")
+    command = [sys.executable.encode(), b"-m", b"pyworkers", b"shop:app", b"--lock-file", b"caf\xe9.lock"]
+    ended = subprocess.run(command, cwd=bench.directory, capture_output=True, text=True, check=False, timeout=20)
+
+    assert (ended.returncode, ended.stdout) == (0, "sold\n"), ended.stderr
+
+
 @pytest.mark.parametrize("state", ["without its C part", "with one that cannot be loaded"])
 def test_broken_setproctitle_is_no_error(state: str, bench: Bench) -> None:
     """Titles are a nicety."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
+
 from pyworkers._core.records import record
 from pyworkers._core.types import Pid
 from pyworkers._posix import process, reexec
 from pyworkers._posix.reexec import Errand, Origin
-from pyworkers._posix.signals import EarlySignals
+from pyworkers._posix.signals import EarlySignals, Interrupted
+from pyworkers.errors import AppImportError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +41,22 @@ class Beginning:
     def inherited(self) -> Estate | None:
         """What there is to take over; a check takes nothing."""
         return None if self.early is None else self.estate
+
+    @contextlib.contextmanager
+    def importing(self) -> Generator[None]:
+        """Where the user's code is imported in the block, let a stop cut that short: workers wait to be told of it.
+
+        Raises:
+            AppImportError: It has.
+        """
+        if self.early is None:
+            yield
+            return
+        try:
+            with self.early.raising():
+                yield
+        except Interrupted as stop:
+            raise AppImportError(f"{process.signal_name(stop.signum)} has come while its code was imported") from None
 
 
 def beginning(target: str | None = None) -> Beginning:

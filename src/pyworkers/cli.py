@@ -108,7 +108,8 @@ def _run(arguments: list[str]) -> int:
     if verb != "run" and (parsed.inline or only is not None):
         raise UsageError(f"--only and --inline go with run, not with {verb}")
     try:
-        app = _loader.load(parsed.app, os.getcwd())
+        with begin.importing():
+            app = _loader.load(parsed.app, os.getcwd())
     except AppImportError as error:
         if begin.inherited is None:
             raise

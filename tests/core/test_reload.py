@@ -347,6 +347,43 @@ def test_without_new_code_nobody_is_replaced() -> None:
     assert stage.wakes_in is None
 
 
+def test_without_code_nobody_leaves_for_whom_nobody_could_follow() -> None:
+    """Not by the operator's wish, not for age, and not with a group; a stop is a stop."""
+    stage = staged(3, group="g", max_runtime=100.0)
+    reload(stage, *plans(3, group="g", max_runtime=100.0), rolling=False)
+
+    for event in (
+        m.RestartRequested("restart"),
+        m.RestartRequested("restart", (Pin(1),)),
+        m.ScaleRequested("scale", 5),
+    ):
+        (refused,) = stage.feed(event)
+        assert isinstance(refused, m.RequestRefused)
+        assert refused.because == "since the last reload there is no code to run: mend it and reload again"
+    stage.advance(1000.0)
+    stage.exit(Exited(1), 0)
+    assert not only([effect for _, effect in stage.history], m.Act)
+    assert {pin for pin in live(stage) if pin} == {1, 2}
+
+    stage.feed(GRACEFUL)
+    (refused,) = stage.feed(m.RestartRequested("restart"))
+    assert isinstance(refused, m.RequestRefused)
+    assert refused.because == "it is stopping"
+    assert len(only([effect for _, effect in stage.history], m.Act)) == 2
+
+
+def test_who_was_worn_without_code_is_recycled_with_the_next() -> None:
+    """The next program that can start replaces all of them."""
+    stage = staged(1, max_runtime=100.0)
+    reload(stage, *plans(1, max_runtime=100.0), rolling=False)
+    stage.advance(1000.0)
+    reload(stage, *plans(1, max_runtime=100.0))
+
+    assert len(acts(stage, 0)) == 1
+    replace_one(stage, 0)
+    assert live(stage) == {0: 2}
+
+
 def test_reload_in_the_middle_of_a_roll_begins_anew() -> None:
     """Nobody knows how old the code of a worker is: all are replaced again."""
     stage = staged(3)

@@ -190,6 +190,10 @@ class Verbs:
                 how = process.condition(pid)
                 answer(refusal(f"stack: pid {pid} of PIN {pin} does not answer; the kernel says of it: {how}"))
 
+        if process.condition(pid).startswith("T"):
+            # It would write when it goes on, and that would be taken for the stack of whoever is asked then.
+            tell([])
+            return
         self._executor.stacks.of_asked(pin, state.attempt, tell, self._now())
 
     def _reload(self, arguments: Reply, peer: Peer, answer: Answer) -> None:

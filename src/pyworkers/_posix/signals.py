@@ -104,11 +104,32 @@ class EarlySignals:
 
     def __init__(self, mask: frozenset[int]) -> None:
         self._came: list[int] = []
+        self._raises = False
         self._previous: dict[int, Trap | None] = {}
         for signum in MANAGED:
             if signal.getsignal(signum) != signal.SIG_IGN or signum in _ALWAYS:
-                self._previous[signum] = signal.signal(signum, lambda number, _frame: self._came.append(number))
+                self._previous[signum] = signal.signal(signum, self._trap)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask - MANAGED)
+
+    @contextlib.contextmanager
+    def raising(self) -> Generator[None]:
+        """Let a stop raise `Interrupted` inside the block, once, and at once if one has come already."""
+        self._raises = True
+        try:
+            for signum in self._came:
+                self._cut(signum)
+            yield
+        finally:
+            self._raises = False
+
+    def _trap(self, signum: int, _frame: FrameType | None) -> None:
+        self._came.append(signum)
+        self._cut(signum)
+
+    def _cut(self, signum: int) -> None:
+        if self._raises and signum in STOPPING:
+            self._raises = False
+            raise Interrupted(signum)
 
     def tell_again(self) -> None:
         """Send this process once more what has come. All that means something to a master stays blocked after it."""
