@@ -60,16 +60,17 @@ def request_of(dice: random.Random, pair: Pair, marks: list[tuple[str, int]]) ->
 
 @pytest.mark.parametrize("seed", range(5))
 def test_model_says_what_postgresql_says(database: Server, seed: int) -> None:
-    """Hundreds of random requests of four masters, in two runs and two attempts, are answered alike."""
+    """Hundreds of random requests of masters in two runs, two jobs and two attempts are answered alike."""
     dice = random.Random(seed)
     app, model = f"app{seed}", Database()
     model.prepare(PINS)
     clients = [
-        Client("a", 6.0, "run", 0),
-        Client("b", 7.0, "run", 1),
+        Client("a", 6.0, "run", ("job", 0)),
+        Client("b", 7.0, "run", ("job", 1)),
         Client("c", 8.0),
-        Client("d", 9.0, "other", None),
-        Client("e", 9.5, "run", None),
+        Client("d", 9.0, "other"),
+        Client("e", 9.5, "run"),
+        Client("f", 6.5, "run", ("again", 0)),
     ]
     granted = 0
 
@@ -91,6 +92,45 @@ def test_model_says_what_postgresql_says(database: Server, seed: int) -> None:
     assert granted > 30
     rows = database.query("SELECT pin, owner, epoch, done_run FROM pyworkers_lease WHERE app = %s ORDER BY pin", app)
     assert rows == [(pin, row.owner, row.epoch, row.done_run) for pin, row in sorted(model.rows.items())]
+
+
+def granted_to(database: Server, app: str, clients: list[Client]) -> list[bool]:
+    """Let each claim the free rows and give them back, one after the other; return which of them got them."""
+    told: list[bool] = []
+
+    async def play() -> None:
+        for client in clients:
+            real = Pair(database, app, client).real
+            got = (await real.exchange(Request(1, {}, PINS, fresh=True, expired=(), give={}), 10.0)).granted
+            give = {pin: (epoch, False) for pin, epoch in got.items()}
+            await real.exchange(Request(2, {}, (), fresh=True, expired=(), give=give), 10.0)
+            await real.close()
+            assert set(got) in (set(), set(PINS))
+            told.append(bool(got))
+
+    asyncio.run(play())
+    return told
+
+
+def test_attempts_are_compared_within_a_job(database: Server) -> None:
+    """The user calls two jobs one run: the first attempt of the second comes after any one of the first."""
+    first, second = ("slurm-7", 1), ("slurm-8", 0)
+    clients = [Client("a", 6.0, "run", first), Client("b", 6.0, "run", ("slurm-7", 0)), Client("c", 6.0, "run", second)]
+
+    assert granted_to(database, "jobs", clients) == [True, False, True]
+
+
+@pytest.mark.parametrize("run", [None, "run", "other"])
+def test_attempt_outlives_who_has_none(database: Server, run: str | None) -> None:
+    """A standby had the rows in between: the earlier attempt does not get them, the later one does."""
+    clients = [
+        Client("a", 6.0, "run", ("slurm-7", 1)),
+        Client("standby", 6.0, run),
+        Client("stale", 6.0, "run", ("slurm-7", 0)),
+        Client("b", 6.0, "run", ("slurm-7", 1)),
+    ]
+
+    assert granted_to(database, f"between {run}", clients) == [True, True, False, True]
 
 
 def test_request_that_takes_too_long_is_an_error_and_the_next_one_works(database: Server) -> None:

@@ -336,6 +336,18 @@ def test_done_pin_is_not_started_again_in_the_run(site: Site) -> None:
     assert site.book.overlaps() == []
 
 
+def test_job_that_is_sent_again_with_its_run_id_goes_on(site: Site) -> None:
+    """The first one was started a second time in the middle of the run; the attempts of the new one begin anew."""
+    element = ("--shard", "slurm/1", "--run-id", "one")
+    slurm = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
+    first = site.start(1, *element, **slurm)
+    site.await_holders(1)
+    assert first.stop() == 143
+    site.start(2, *element, **{**slurm, "SLURM_ARRAY_JOB_ID": "8", "SLURM_RESTART_COUNT": "0"})
+
+    assert epochs(site.await_holders(2)) == {2}
+
+
 def test_standby_leaves_what_is_free_to_others(site: Site) -> None:
     """It takes nothing as long as somebody else may still come, and everything when nobody does."""
     standby = site.start(3, "--standby")
