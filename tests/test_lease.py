@@ -118,6 +118,18 @@ def test_name_of_the_run_is_the_user_s_and_attempts_are_the_engine_s(
     assert _leasing._run(RunSettings(shard="0/2", run_id=run_id)) == (run_id, None)
 
 
+def test_host_that_is_none_is_told_once_and_costs_no_helper(bench: Bench) -> None:
+    """It cannot even be looked up: one line, and the helper goes on asking."""
+    instance = bench.start(APP, env={"PYWORKERS_LEASE": "postgresql://a..b/jobs", "PYWORKERS_LEASE_TTL": "2"})
+    (helper,) = until(instance.workers, "the helper")
+    instance.await_log("lease database: a name cannot be encoded or decoded: .*; trying again\n")
+
+    assert instance.stop() == 0
+    assert alive(helper) is False
+    assert "Traceback" not in instance.log
+    assert "it has ended" not in instance.log
+
+
 def test_password_is_in_no_process_s_arguments_or_environment_but_the_master_s(bench: Bench) -> None:
     """The helper gets the URL through its socket; workers do not get it at all."""
     instance = bench.start(APP, env={"PYWORKERS_LEASE": URL})

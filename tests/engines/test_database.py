@@ -6,12 +6,14 @@ import asyncio
 import random
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from cluster.database import Client, Database
 from engines.postgres import Server, server
 from pyworkers._core.exchange import Request
 from pyworkers._core.types import Pin
+from pyworkers._lease.backend import BackendError
 from pyworkers._lease.postgres import Postgres
 from pyworkers._lease.wire import Hello
 
@@ -28,12 +30,13 @@ def database() -> Iterator[Server]:
 
 
 class Pair:
-    """One master's client of the model, and its client of the server."""
+    """One master's client of the model, and its client of the server: of a database of it, as its URL ends."""
 
-    def __init__(self, server: Server, app: str, client: Client) -> None:
+    def __init__(self, server: Server, app: str, client: Client, database: str = "postgres?") -> None:
         self.client = client
         names = dict.fromkeys(PINS, "work")
-        hello = Hello(server.url, app, client.owner, client.ttl, client.run, client.attempt, names)
+        url = server.url.replace("/postgres?", f"/{database}")
+        hello = Hello(url, app, client.owner, client.ttl, client.run, client.attempt, names)
         self.real = Postgres(hello)
         self.epochs: dict[Pin, int] = {}
         self.number = 0
@@ -133,9 +136,59 @@ def test_attempt_outlives_who_has_none(database: Server, run: str | None) -> Non
     assert granted_to(database, f"between {run}", clients) == [True, True, False, True]
 
 
+def make_database(database: Server, encoding: str) -> str:
+    """Make one that takes text in this encoding, and return its name."""
+    name = encoding.lower()
+    if not database.query("SELECT 1 FROM pg_database WHERE datname = %s", name):
+        database.query(f"CREATE DATABASE {name} ENCODING {encoding} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    return name
+
+
+@pytest.mark.parametrize("option", ["", "client_encoding=SQL_ASCII&"])
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_rows_are_taken_over_in_any_encoding(database: Server, encoding: str, option: str) -> None:
+    """Who holds a row is told as text, by which its row is found again; whatever the URL says."""
+    name = f"{make_database(database, encoding)}?{option}"
+
+    async def play() -> None:
+        first = Pair(database, f"over {option}", Client("a", 6.0), name).real
+        second = Pair(database, f"over {option}", Client("b", 6.0), name).real
+        claim = Request(1, {}, PINS, fresh=True, expired=(), give={})
+        assert set((await first.exchange(claim, 10.0)).granted) == set(PINS)
+        assert (await second.exchange(claim, 10.0)).seen == {("a", 1): 6.0}
+        take = Request(2, {}, PINS, fresh=True, expired=(("a", 1),), give={})
+        assert set((await second.exchange(take, 10.0)).granted) == set(PINS)
+        await first.close()
+        await second.close()
+
+    asyncio.run(play())
+
+
+def test_text_that_cannot_be_sent_or_read_is_an_error_in_one_line(database: Server) -> None:
+    """A name that the database has no letters for, an owner in another encoding, and what the shell took for a name."""
+    claim = Request(1, {}, PINS, fresh=True, expired=(), give={})
+    latin, none = (f"{make_database(database, encoding)}?" for encoding in ("LATIN1", "SQL_ASCII"))
+
+    async def fail(pair: Pair, why: str) -> None:
+        with pytest.raises(BackendError, match=f"^{why}.*$"):
+            await pair.real.exchange(claim, 10.0)
+        await pair.real.close()
+
+    async def play() -> None:
+        await fail(Pair(database, "краулер", Client("a", 6.0), latin), "character with byte sequence")
+        pair = Pair(database, "bytes", Client("a", 6.0), none)
+        await pair.real.exchange(claim, 10.0)
+        with psycopg.connect(database.url.replace("/postgres?", f"/{none}"), autocommit=True) as connection:
+            connection.execute(r"UPDATE pyworkers_lease SET owner = E'\xff' WHERE app = 'bytes'")
+        await fail(pair, "invalid byte sequence")
+        for app, run in (("app\udcff", "run"), ("app", "run\udcff")):
+            await fail(Pair(database, app, Client("a", 6.0, run)), "a name cannot be encoded or decoded: ")
+
+    asyncio.run(play())
+
+
 def test_request_that_takes_too_long_is_an_error_and_the_next_one_works(database: Server) -> None:
     """Somebody has locked the table; the connection is given up, and made anew."""
-    from pyworkers._lease.backend import BackendError
 
     async def play() -> None:
         pair = Pair(database, "locked", Client("a", 6.0))

@@ -131,7 +131,7 @@ class Postgres:
             raise BackendError(f"no answer within {limit_s:.1f}s")
         try:
             reply = work.result()
-        except (psycopg.Error, OSError) as error:
+        except (psycopg.Error, OSError, UnicodeError) as error:
             self._drop(connection)
             raise BackendError(_line(error)) from error
         self._listen(connection, listen=True)
@@ -161,16 +161,21 @@ class Postgres:
             self._connection = connecting.result()
         except asyncio.TimeoutError as error:
             raise BackendError(f"no connection within {self._hello.ttl:.1f}s") from error
-        except (psycopg.Error, OSError) as error:
+        except (psycopg.Error, OSError, UnicodeError) as error:
             raise BackendError(_line(error)) from error
         return self._connection
 
     async def _connect(self) -> Connection:
         """Make a connection, however long that takes: meanwhile, requests fail for want of it."""
         ttl = self._hello.ttl
-        # Nothing is prepared in the server, for a pooler gives each transaction another session.
+        # Nothing is prepared in the server, for a pooler gives each transaction another session. Whatever the database
+        # and the URL say, text is to be text: psycopg takes that of a SQL_ASCII database for bytes.
         opening = psycopg.AsyncConnection.connect(
-            self._hello.url, autocommit=True, prepare_threshold=None, application_name="pyworkers-lease"
+            self._hello.url,
+            autocommit=True,
+            prepare_threshold=None,
+            application_name="pyworkers-lease",
+            client_encoding="UTF8",
         )
         connection = await asyncio.wait_for(opening, ttl)
         # What comes between the answers of a request, psycopg takes for itself.
@@ -278,4 +283,6 @@ async def _rows(cursor: Cursor | None) -> list[tuple[Any, ...]]:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    # What a codec says names no culprit. All text here is names: of hosts, apps, handlers and owners.
+    what = "a name cannot be encoded or decoded: " if isinstance(error, UnicodeError) else ""
+    return what + (" ".join(str(error).split()) or type(error).__name__)
