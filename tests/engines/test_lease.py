@@ -370,6 +370,14 @@ def test_patience_runs_out_with_75(site: Site) -> None:
     assert "no lease for pin=0 within lease_wait" in late.log
 
 
+def test_free_rows_need_no_patience(site: Site) -> None:
+    """The helper takes its time to start, and more than one answer is needed: no PIN waits for anybody."""
+    site.bench.app("app = App('leased')\n@app.worker(pins=range(300))\ndef work():\n    pass")
+    master = site.start(1, "--lease-wait", "0", "--run-id", "one")
+
+    assert master.wait() == 0, master.log
+
+
 def test_database_that_is_not_there_is_waited_for(site: Site) -> None:
     """One line says what is wrong, without the password."""
     master = site.start(1, url="postgresql://postgres:secret@10.77.0.10:1/postgres")
