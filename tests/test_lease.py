@@ -10,12 +10,14 @@ import sys
 import pytest
 
 from helpers import Bench, alive, until
+from pyworkers import _leasing
 from pyworkers._core.exchange import Reply, Request
 from pyworkers._core.types import Pid, Pin
 from pyworkers._lease import wire
 from pyworkers._posix.companion import Companion
 from pyworkers._posix.deadlines import Deadlines, Occupant
 from pyworkers._posix.watchdog import Watchdog
+from pyworkers._settings import RunSettings
 
 URL = "postgresql://user:secret@nowhere.invalid/jobs"
 
@@ -94,6 +96,38 @@ def test_check_does_not_show_the_password(bench: Bench) -> None:
 
     assert "lease=postgresql://user:...@nowhere.invalid/jobs" in shown
     assert "secret" not in shown
+
+
+@pytest.mark.parametrize(
+    ("run_id", "environment", "told"),
+    [
+        (None, {}, ("slurm-7", ("slurm-7", 2))),
+        ("one", {}, ("one", ("slurm-7", 2))),
+        # Without a number, nothing can be compared.
+        ("one", {"SLURM_RESTART_COUNT": "?"}, ("one", None)),
+    ],
+)
+def test_name_of_the_run_is_the_user_s_and_attempts_are_the_engine_s(
+    monkeypatch: pytest.MonkeyPatch, run_id: str | None, environment: dict[str, str], told: object
+) -> None:
+    """A job that is sent again with the same `--run-id` goes on with the run, and its attempts begin anew."""
+    for name, value in {"SLURM_ARRAY_JOB_ID": "7", "SLURM_RESTART_COUNT": "2", **environment}.items():
+        monkeypatch.setenv(name, value)
+
+    assert _leasing._run(RunSettings(shard="slurm/2", run_id=run_id)) == told
+    assert _leasing._run(RunSettings(shard="0/2", run_id=run_id)) == (run_id, None)
+
+
+def test_host_that_is_none_is_told_once_and_costs_no_helper(bench: Bench) -> None:
+    """It cannot even be looked up: one line, and the helper goes on asking."""
+    instance = bench.start(APP, env={"PYWORKERS_LEASE": "postgresql://a..b/jobs", "PYWORKERS_LEASE_TTL": "2"})
+    (helper,) = until(instance.workers, "the helper")
+    instance.await_log("lease database: a name cannot be encoded or decoded: .*; trying again\n")
+
+    assert instance.stop() == 0
+    assert alive(helper) is False
+    assert "Traceback" not in instance.log
+    assert "it has ended" not in instance.log
 
 
 def test_password_is_in_no_process_s_arguments_or_environment_but_the_master_s(bench: Bench) -> None:
@@ -251,7 +285,7 @@ def test_companion_hears_and_is_heard() -> None:
 
 
 MESSAGES = [
-    wire.Hello(URL, "shop", "me", 6.0, None, None, {Pin(0): "work"}),
+    wire.Hello(URL, "shop", "me", 6.0, "one", ("slurm-7", 1), {Pin(0): "work"}),
     wire.Ready(),
     Request(7, {Pin(1): 3}, (Pin(0), Pin(2)), fresh=True, expired=(("you", 5),), give={Pin(3): (4, True)}),
     Reply(7, frozenset({Pin(1)}), {Pin(0): 1}, frozenset({Pin(2)}), {("you", 5): 6.0}),

@@ -250,18 +250,30 @@ def test_grandchild_without_exec_holds_the_lock_and_is_ended(bench: Bench) -> No
     assert successor.stop() == 0
 
 
-def test_stop_while_taking_over_leaves_with_zero(bench: Bench) -> None:
-    """TERM while waiting for orphans: leave, code 0, nothing started."""
-    master, workers = start(bench, "time.sleep(3600)", "--no-kill-group")
+@pytest.mark.parametrize(
+    ("shard", "signum", "code"),
+    [
+        ((), signal.SIGTERM, 0),
+        ((), signal.SIGINT, 0),
+        (("--shard", "0/1"), signal.SIGTERM, 143),
+        (("--shard", "0/1"), signal.SIGINT, 130),
+    ],
+)
+def test_stop_while_taking_over_starts_nothing(
+    bench: Bench, shard: tuple[str, ...], signum: signal.Signals, code: int
+) -> None:
+    """TERM while waiting for orphans: leave, with 0, or as a shard that is not done."""
+    master, workers = start(bench, "time.sleep(3600)", "--no-kill-group", *shard)
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     master.process.kill()
     master.process.wait()
 
-    successor = bench.start(None)
+    successor = bench.start(None, *shard)
     successor.await_log("ending them first")
+    successor.process.send_signal(signum)
 
-    assert successor.stop() == 0
+    assert successor.wait() == code
     assert "worker started" not in successor.log
     for pid in workers:
         os.kill(pid, signal.SIGKILL)

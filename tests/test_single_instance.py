@@ -107,6 +107,19 @@ def test_term_while_waiting_for_the_lock_leaves_with_zero(bench: Bench, first: I
     assert first.stop() == 0
 
 
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_shard_that_is_stopped_while_it_waits_is_not_done(bench: Bench, signum: signal.Signals, code: int) -> None:
+    """An engine would take 0 for work that is done; by which signal it was stopped, the code tells as always."""
+    first = bench.start(APP, "--shard", "0/1")
+    until(lambda: list(bench.directory.glob("up.*")), "the worker")
+    second = bench.start(None, "--shard", "0/1", "--if-running=wait")
+    second.await_log("waiting: lock .* is held by shop")
+    second.process.send_signal(signum)
+
+    assert second.wait() == code
+    assert first.stop() == 143
+
+
 def test_of_many_starters_exactly_one_runs(bench: Bench) -> None:
     """Eight at once: one master, seven with 75."""
     bench.app(APP)

@@ -152,8 +152,8 @@ class Instance:
             wait_s = 0.0 if run.if_running != "wait" else math.inf if run.wait_s is None else run.wait_s
             stop_timeout = max(worker.stop_timeout for worker in self._plan.workers)
             entry, tenure = enter(Gate(self._lock, trapped, stop_timeout, self._log), wait_s)
-            if entry is Entry.STOPPED:
-                return self._plan.cut_codes[False]
+            if entry in (Entry.STOPPED, Entry.INTERRUPTED):
+                return self._plan.cut_codes[entry is Entry.INTERRUPTED]
             if tenure is not None:
                 # cron mails every line that a job prints.
                 quiet = run.if_running == "exit" and not (self._plan.instance.debug or os.isatty(2))

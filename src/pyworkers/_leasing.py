@@ -16,15 +16,15 @@ from pyworkers._worker.fence import Fence
 from pyworkers._worker.runtime import Runtime
 
 
-def _run(settings: RunSettings) -> tuple[str | None, int | None]:
-    """Return the name of this run, and which attempt of the engine's this is."""
+def _run(settings: RunSettings) -> tuple[str | None, tuple[str, int] | None]:
+    """Return the name of this run, and which attempt this is of which of the engine's jobs."""
     if settings.shard is None:
         return settings.run_id, None
     # Not loaded for a run of all PINs.
     from pyworkers import _shards
 
-    run, attempt = _shards.run_of(settings.shard, os.environ)
-    return settings.run_id or run, attempt
+    job, attempt = _shards.run_of(settings.shard, os.environ)
+    return settings.run_id or job, None if job is None or attempt is None else (job, attempt)
 
 
 class Leasing:

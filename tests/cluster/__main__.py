@@ -29,10 +29,10 @@ class Size:
 
 
 def build(world: World, size: Size, *, run: str | None = None) -> None:
-    """Start the masters, each with its share, and the standbys, each for all PINs."""
+    """Start the masters, each with its share, and the standbys, each for all PINs, which no engine has started."""
     pins = [Pin(pin) for pin in range(size.pins)]
     for number in range(size.masters):
-        world.add_host(pins[number :: size.masters], size.ttl, run=run)
+        world.add_host(pins[number :: size.masters], size.ttl, run=run, attempt=("job", 0))
     for _ in range(size.standbys):
         world.add_host(pins, size.ttl, standby=True, run=run)
 
@@ -47,7 +47,8 @@ def misfortunes(world: World, seconds: float, per_s: float, ttl: float) -> None:
     def restart(host: Host) -> None:
         # As an engine does it: another attempt of the same shard, somewhere else, perhaps while the first still lives.
         pins = sorted(world.shares[host.number])
-        world.add_host(pins, host.client.ttl, run=host.client.run, attempt=host.client.attempt + 1)
+        attempt = None if host.client.attempt is None else (host.client.attempt[0], host.client.attempt[1] + 1)
+        world.add_host(pins, host.client.ttl, run=host.client.run, attempt=attempt)
 
     def finish(host: Host) -> None:
         if host.live:

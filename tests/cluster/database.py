@@ -16,7 +16,7 @@ class Client:
     owner: str
     ttl: float
     run: str | None = None
-    attempt: int | None = 0
+    attempt: tuple[str, int] | None = None
 
 
 @dataclass
@@ -27,8 +27,7 @@ class Row:
     epoch: int = 0
     renewal: int = 0
     ttl: float = 0.0
-    run: str | None = None
-    attempt: int = 0
+    attempt: tuple[str, int] | None = None
     done_run: str | None = None
 
     @property
@@ -71,6 +70,13 @@ class Database:
     def _is_done(self, pin: Pin, client: Client) -> bool:
         return client.run is not None and self.rows[pin].done_run == client.run
 
+    def _is_late(self, row: Row, client: Client) -> bool:
+        """Return whether a later attempt of the same job has had the row."""
+        if row.attempt is None or client.attempt is None:
+            return False
+        (job, last), (asking, number) = row.attempt, client.attempt
+        return job == asking and last > number
+
     def _claim(self, request: Request) -> frozenset[Pin]:
         # A standby of 100,000 PINs asks for the same ones again and again.
         known = self._claims.get(id(request.claim))
@@ -88,19 +94,15 @@ class Database:
         granted: dict[Pin, int] = {}
         for pin in sorted(candidates):
             row = self.rows[pin]
-            same_run = client.run is not None and row.run == client.run
-            late = same_run and client.attempt is not None and row.attempt > client.attempt
-            if late or self._is_done(pin, client):
+            if self._is_late(row, client) or self._is_done(pin, client):
                 continue
-            before = row.attempt if same_run else 0
             self._change(
                 pin,
                 owner=client.owner,
                 epoch=row.epoch + 1,
                 renewal=request.number,
                 ttl=client.ttl,
-                run=client.run,
-                attempt=before if client.attempt is None else client.attempt,
+                attempt=client.attempt or row.attempt,
             )
             granted[pin] = row.epoch
             if len(granted) == CLAIMS_MAX:

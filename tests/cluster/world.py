@@ -98,6 +98,7 @@ class World:
         self.shares: dict[int, tuple[Pin, ...]] = {}
         self._holder: dict[Pin, Host] = {}
         self._epochs: dict[Pin, int] = {}
+        self._attempts: dict[Pin, tuple[str, int]] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = itertools.count()
 
@@ -117,7 +118,13 @@ class World:
         self.now = until
 
     def add_host(
-        self, pins: list[Pin], ttl: float, *, standby: bool = False, run: str | None = None, attempt: int = 0
+        self,
+        pins: list[Pin],
+        ttl: float,
+        *,
+        standby: bool = False,
+        run: str | None = None,
+        attempt: tuple[str, int] | None = None,
     ) -> Host:
         """Start a master."""
         number = len(self.hosts)
@@ -244,6 +251,12 @@ class World:
         if epoch <= self._epochs.get(pin, 0):
             raise Violation(f"pin {pin} has epoch {epoch} after {self._epochs[pin]}")
         self._epochs[pin] = epoch
+        if (attempt := host.client.attempt) is not None:
+            # All of a world are of one job.
+            last = self._attempts.setdefault(pin, attempt)
+            if attempt < last:
+                raise Violation(f"pin {pin} goes back from attempt {last} to {attempt} at {self.now:.3f}")
+            self._attempts[pin] = attempt
         self._hold(host, pin)
         self.served["started"] += 1
         if (at := self.orphaned_at.pop(pin, None)) is not None:

@@ -303,6 +303,39 @@ def test_starved_is_said_once() -> None:
     assert kinds(effects, c.Starved) == [c.Starved(Pin(0))]
 
 
+def test_patience_counts_from_the_first_answer() -> None:
+    """What the start of a helper takes, and what a request takes that fails, is nobody's holding a row."""
+    desk = Desk(patience=0.0)
+    desk.feed(c.Elapsed())
+    desk.fail()
+    effects = desk.at(2.0)
+    effects += desk.reply(seen={("other", 17): TTL})
+
+    assert kinds(effects, c.Starved) == [c.Starved(Pin(0))]
+    assert desk.now == START + 2.0
+
+
+def test_rows_that_come_one_answer_after_the_other_need_no_patience() -> None:
+    """An answer that is full says nothing of the other rows."""
+    desk = Desk(c.CLAIMS_MAX + 2, patience=0.0)
+    effects = desk.take(*range(c.CLAIMS_MAX))
+    assert kinds(effects, c.Starved) == []
+
+    effects = desk.reply(granted={Pin(c.CLAIMS_MAX): 1})
+    assert kinds(effects, c.Starved) == [c.Starved(Pin(c.CLAIMS_MAX + 1))]
+
+
+@pytest.mark.parametrize(("patience", "at"), [(0.0, TTL), (TTL, TTL), (30.0, 30.0)])
+def test_database_that_never_answers_is_waited_for_as_long_as_patience_and_a_ttl(patience: float, at: float) -> None:
+    """The longer one of the two."""
+    desk = Desk(patience=patience)
+    desk.feed(c.Elapsed())
+    effects = desk.at(at - 0.001)
+    assert kinds(effects, c.Starved) == []
+
+    assert kinds(desk.at(at), c.Starved) == [c.Starved(Pin(0))]
+
+
 def test_patience_begins_anew_when_a_row_is_lost() -> None:
     desk = Desk(patience=10.0)
     desk.take(0)

@@ -336,6 +336,18 @@ def test_done_pin_is_not_started_again_in_the_run(site: Site) -> None:
     assert site.book.overlaps() == []
 
 
+def test_job_that_is_sent_again_with_its_run_id_goes_on(site: Site) -> None:
+    """The first one was started a second time in the middle of the run; the attempts of the new one begin anew."""
+    element = ("--shard", "slurm/1", "--run-id", "one")
+    slurm = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
+    first = site.start(1, *element, **slurm)
+    site.await_holders(1)
+    assert first.stop() == 143
+    site.start(2, *element, **{**slurm, "SLURM_ARRAY_JOB_ID": "8", "SLURM_RESTART_COUNT": "0"})
+
+    assert epochs(site.await_holders(2)) == {2}
+
+
 def test_standby_leaves_what_is_free_to_others(site: Site) -> None:
     """It takes nothing as long as somebody else may still come, and everything when nobody does."""
     standby = site.start(3, "--standby")
@@ -356,6 +368,14 @@ def test_patience_runs_out_with_75(site: Site) -> None:
 
     assert late.wait() == 75
     assert "no lease for pin=0 within lease_wait" in late.log
+
+
+def test_free_rows_need_no_patience(site: Site) -> None:
+    """The helper takes its time to start, and more than one answer is needed: no PIN waits for anybody."""
+    site.bench.app("app = App('leased')\n@app.worker(pins=range(300))\ndef work():\n    pass")
+    master = site.start(1, "--lease-wait", "0", "--run-id", "one")
+
+    assert master.wait() == 0, master.log
 
 
 def test_database_that_is_not_there_is_waited_for(site: Site) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pyworkers._core.exchange import CLAIMS_MAX, Renewal, Reply, Request
+from pyworkers._core.patience import Patience
 from pyworkers._core.records import record
 from pyworkers._core.types import NEVER, Pin
 
@@ -146,7 +147,7 @@ class Lease:
         owner: What no other master has ever been called.
         ttl: In seconds; that of others may differ.
         standby: Whether to leave a row that is free to others for a TTL, in case they want it.
-        patience: How long a PIN may wait for its row, in seconds.
+        patience: How long a PIN may wait for its row, in seconds; see `Patience`.
     """
 
     def __init__(
@@ -155,12 +156,10 @@ class Lease:
         self.owner = owner
         self.ttl = ttl
         self._standby = standby
-        self._patience = patience
+        self._patience = Patience(patience, ttl)
         # Since when each is wanted, which is the order of it, too. They are all from before the first event.
         self._wanted: dict[Pin, float] = dict.fromkeys(sorted(pins), -NEVER)
         self._claim: tuple[Pin, ...] | None = None
-        self._began_at: float | None = None
-        self._starved = False
         self._epochs: dict[Pin, int] = {}
         self._good_at: dict[Pin, float] = {}
         self._earliest = NEVER
@@ -177,9 +176,9 @@ class Lease:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event and return what to do about it, in order. `now` counts while the machine sleeps, too."""
         assert now >= self._now, f"time went back from {self._now} to {now}"
+        if self._now == -NEVER:
+            self._patience.begin(now)
         self._now = now
-        if self._began_at is None:
-            self._began_at = now
         effects: list[Effect] = []
         match event:
             case Replied(reply):
@@ -258,8 +257,10 @@ class Lease:
                 self._want_no_more(pin)
             effects.append(Done(done))
         self._seen = {renewal: self._seen.get(renewal, (now, ttl)) for renewal, ttl in reply.seen.items()}
+        full = len(reply.granted) >= CLAIMS_MAX
+        self._patience.answer(now, whole=believed and not full)
         self._recount()
-        self._plan_next(more=len(reply.granted) >= CLAIMS_MAX or self._hinted)
+        self._plan_next(more=full or self._hinted)
         self._hinted = False
         return effects
 
@@ -289,7 +290,7 @@ class Lease:
             effects.append(self._revoke(doubted, taken=False))
             self._recount()
         if self._starves_at() <= now:
-            self._starved = True
+            self._patience.say()
             effects.append(Starved(next(iter(self._wanted))))
         if self._asked is not None and self._sent_at + self.ttl * ANSWER <= now:
             self._fail()
@@ -341,10 +342,7 @@ class Lease:
 
     def _starves_at(self) -> float:
         """Return the instant at which a PIN will have waited for too long."""
-        if self._starved or not self._wanted:
-            return NEVER
-        began_at = NEVER if self._began_at is None else self._began_at
-        return max(next(iter(self._wanted.values())), began_at) + self._patience
+        return self._patience.ends_at(next(iter(self._wanted.values()))) if self._wanted else NEVER
 
     def _recount(self) -> None:
         self._earliest = min(self._good_at.values(), default=NEVER)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Cursor = psycopg.AsyncCursor[tuple[Any, ...]]
 
 # Half of each page is left free, so that a renewal finds room beside the old version of its row (a heap-only tuple).
+# `run` is the engine's job, with which `attempt` goes; `done_run` is what the user calls the run, else that job, too.
 TABLE = """
 CREATE TABLE IF NOT EXISTS pyworkers_lease (
     app text NOT NULL, pin bigint NOT NULL, worker text NOT NULL,
@@ -58,19 +59,20 @@ FROM unnest(%(pins)s::bigint[], %(epochs)s::bigint[], %(done)s::boolean[]) AS mi
 WHERE lease.app = %(app)s AND lease.pin = mine.pin AND lease.owner = %(owner)s AND lease.epoch = mine.epoch
 """
 
-# An attempt that the engine has given up may still live behind a cut cable: within a run, no earlier one takes a lease.
+# An attempt that the engine has given up may still live behind a cut cable: within a job, no earlier one takes a lease.
+# A master without a job, such as a standby, leaves the last attempt as it is, for whoever comes after it.
 CLAIM = """
 WITH free AS (
     SELECT pin FROM pyworkers_lease
     WHERE app = %(app)s AND pin = ANY(%(pins)s::bigint[]) AND (done_run = %(run)s) IS NOT TRUE
-    AND (%(attempt)s::integer IS NULL OR (run = %(run)s) IS NOT TRUE OR attempt <= %(attempt)s)
+    AND (run = %(job)s AND attempt > %(attempt)s::integer) IS NOT TRUE
     AND (owner = %(owner)s OR (owner IS NULL AND %(fresh)s) OR (coalesce(owner, ''), renewal) IN (
         SELECT owner, renewal FROM unnest(%(owners)s::text[], %(renewals)s::bigint[]) AS expired (owner, renewal)))
     ORDER BY pin LIMIT %(most)s FOR UPDATE SKIP LOCKED
 )
 UPDATE pyworkers_lease AS lease SET owner = %(owner)s, epoch = lease.epoch + 1, renewal = %(number)s, ttl = %(ttl)s,
-    expires = clock_timestamp() + make_interval(secs => %(ttl)s), run = %(run)s,
-    attempt = coalesce(%(attempt)s::integer, CASE WHEN lease.run = %(run)s THEN lease.attempt ELSE 0 END)
+    expires = clock_timestamp() + make_interval(secs => %(ttl)s),
+    run = coalesce(%(job)s, lease.run), attempt = coalesce(%(attempt)s::integer, lease.attempt)
 FROM free WHERE lease.app = %(app)s AND lease.pin = free.pin
 RETURNING lease.pin, lease.epoch
 """
@@ -94,12 +96,14 @@ class Postgres:
 
     def __init__(self, hello: Hello) -> None:
         self._hello = hello
+        job, attempt = hello.attempt or (None, None)
         self._common = {
             "app": hello.app,
             "owner": hello.owner,
             "ttl": hello.ttl,
             "run": hello.run,
-            "attempt": hello.attempt,
+            "job": job,
+            "attempt": attempt,
         }
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
@@ -127,7 +131,7 @@ class Postgres:
             raise BackendError(f"no answer within {limit_s:.1f}s")
         try:
             reply = work.result()
-        except (psycopg.Error, OSError) as error:
+        except (psycopg.Error, OSError, UnicodeError) as error:
             self._drop(connection)
             raise BackendError(_line(error)) from error
         self._listen(connection, listen=True)
@@ -157,16 +161,21 @@ class Postgres:
             self._connection = connecting.result()
         except asyncio.TimeoutError as error:
             raise BackendError(f"no connection within {self._hello.ttl:.1f}s") from error
-        except (psycopg.Error, OSError) as error:
+        except (psycopg.Error, OSError, UnicodeError) as error:
             raise BackendError(_line(error)) from error
         return self._connection
 
     async def _connect(self) -> Connection:
         """Make a connection, however long that takes: meanwhile, requests fail for want of it."""
         ttl = self._hello.ttl
-        # Nothing is prepared in the server, for a pooler gives each transaction another session.
+        # Nothing is prepared in the server, for a pooler gives each transaction another session. Whatever the database
+        # and the URL say, text is to be text: psycopg takes that of a SQL_ASCII database for bytes.
         opening = psycopg.AsyncConnection.connect(
-            self._hello.url, autocommit=True, prepare_threshold=None, application_name="pyworkers-lease"
+            self._hello.url,
+            autocommit=True,
+            prepare_threshold=None,
+            application_name="pyworkers-lease",
+            client_encoding="UTF8",
         )
         connection = await asyncio.wait_for(opening, ttl)
         # What comes between the answers of a request, psycopg takes for itself.
@@ -274,4 +283,6 @@ async def _rows(cursor: Cursor | None) -> list[tuple[Any, ...]]:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    # What a codec says names no culprit. All text here is names: of hosts, apps, handlers and owners.
+    what = "a name cannot be encoded or decoded: " if isinstance(error, UnicodeError) else ""
+    return what + (" ".join(str(error).split()) or type(error).__name__)

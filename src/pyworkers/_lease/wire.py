@@ -31,7 +31,8 @@ class Hello:
         owner: What no other master has ever been called.
         ttl: In seconds.
         run: What the engine or the user calls this run; None where normal ends are not kept.
-        attempt: How often the engine has started this master again in the run; None for one that no engine has.
+        attempt: What the engine calls its job, and how often it has started this master again in that; None for one
+            that no engine has. Attempts of two jobs say nothing of each other, also where the user calls both one run.
         names: The handler of each PIN.
     """
 
@@ -40,7 +41,7 @@ class Hello:
     owner: str
     ttl: float
     run: str | None
-    attempt: int | None
+    attempt: tuple[str, int] | None
     names: dict[Pin, str]
 
 

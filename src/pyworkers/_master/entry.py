@@ -32,6 +32,7 @@ class Entry(enum.Enum):
     HELD = "held"
     BUSY = "busy"
     STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
 
 
 @record
@@ -78,16 +79,16 @@ def enter(gate: Gate, wait_s: float) -> tuple[Entry, Tenure | None]:
                     f"lock {gate.lock.path} is held by what is left of {tenure.name} master={tenure.master}"
                     f" pids={','.join(str(holder.pid) for holder in orphans)}; ending them first",
                 )
-            if _end(orphans, gate):
-                return Entry.STOPPED, None
+            if (stop := _end(orphans, gate)) is not None:
+                return stop, None
         elif tenure is not None and time.monotonic() >= deadline:
             return Entry.BUSY, tenure
         else:
             if tenure is not None and not told:
                 told = True
                 gate.log(INFO, f"waiting: {held_by(gate.lock, tenure)}")
-            if _watch([] if tenure is None else _watched(tenure), gate, deadline):
-                return Entry.STOPPED, None
+            if (stop := _watch([] if tenure is None else _watched(tenure), gate, deadline)) is not None:
+                return stop, None
     return Entry.HELD, None
 
 
@@ -107,8 +108,16 @@ def _watched(tenure: Tenure) -> list[int]:
     return []
 
 
-def _watch(pidfds: list[int], gate: Gate, until: float) -> bool:
-    """Wait until one of them has ended, but not beyond `until`; return whether to stop instead."""
+def _stop(gate: Gate) -> Entry | None:
+    """Return how it ends by the signals that have come; None where it goes on."""
+    taken = gate.trapped.take()
+    if signal.SIGINT in taken:
+        return Entry.INTERRUPTED
+    return Entry.STOPPED if any(signum in STOPPING for signum in taken) else None
+
+
+def _watch(pidfds: list[int], gate: Gate, until: float) -> Entry | None:
+    """Wait until one of them has ended, but not beyond `until`; return how it ends instead by a signal."""
     poller = select.poll()
     poller.register(gate.trapped.fileno(), select.POLLIN)
     for pidfd in pidfds:
@@ -119,18 +128,18 @@ def _watch(pidfds: list[int], gate: Gate, until: float) -> bool:
     poller.poll(None if math.isinf(left_s) else min(math.ceil(left_s * 1000), 2**31 - 1))
     for pidfd in pidfds:
         os.close(pidfd)
-    return any(signum in STOPPING for signum in gate.trapped.take())
+    return _stop(gate)
 
 
-def _end(holders: tuple[Holder, ...], gate: Gate) -> bool:
-    """Send the orphans down the ladder until they are gone; return whether to stop instead."""
+def _end(holders: tuple[Holder, ...], gate: Gate) -> Entry | None:
+    """Send the orphans down the ladder until they are gone; return how it ends instead by a signal."""
     pidfds = {pidfd for holder in holders if (pidfd := holder.open_pidfd()) is not None}
     try:
         if not pidfds:
             return _watch([], gate, math.inf)
         for rung in policy.stop_ladder(gate.stop_timeout, time.monotonic()):
-            if _await_end(pidfds, gate, rung.at):
-                return True
+            if (stop := _await_end(pidfds, gate, rung.at)) is not None:
+                return stop
             for pidfd in pidfds:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(pidfd, SIGNAL_OF[rung.action])
@@ -140,8 +149,8 @@ def _end(holders: tuple[Holder, ...], gate: Gate) -> bool:
             os.close(pidfd)
 
 
-def _await_end(pidfds: set[int], gate: Gate, until: float) -> bool:
-    """Wait until all of them have ended, but not beyond `until`; return whether to stop instead."""
+def _await_end(pidfds: set[int], gate: Gate, until: float) -> Entry | None:
+    """Wait until all of them have ended, but not beyond `until`; return how it ends instead by a signal."""
     poller = select.poll()
     poller.register(gate.trapped.fileno(), select.POLLIN)
     for pidfd in pidfds:
@@ -152,6 +161,6 @@ def _await_end(pidfds: set[int], gate: Gate, until: float) -> bool:
                 poller.unregister(descriptor)
                 pidfds.remove(descriptor)
                 os.close(descriptor)
-        if any(signum in STOPPING for signum in gate.trapped.take()):
-            return True
-    return False
+        if (stop := _stop(gate)) is not None:
+            return stop
+    return None
