@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core.stage import GRACEFUL, KILL, Stage, acts, only
 from pyworkers._core import messages as m
 from pyworkers._core.messages import Next
-from pyworkers._core.rows import RowDone, RowGranted, RowRevoked, RowsAnswered, Vacate
+from pyworkers._core.rows import RowDone, RowGranted, RowLapsed, RowRevoked, RowsAnswered, Vacate
 from pyworkers._core.standing import standing_of
 from pyworkers._core.types import (
     Backoff,
     Exited,
+    ExitStatus,
     Failed,
     Finished,
     Killing,
@@ -115,6 +118,46 @@ def test_restart_never_is_kept_waiting_too() -> None:
     assert stage.state() == Waiting()
 
 
+@pytest.mark.parametrize("options", [{"restart": Restart.NEVER}, {"max_restarts": 0}])
+@pytest.mark.parametrize("status", [Exited(143), KILLED])
+def test_end_that_the_master_was_too_late_to_ask_for_is_none_of_a_failure(status: ExitStatus, options: Any) -> None:
+    """It was held up: the worker's own timer, or the helper, came first."""
+    stage = held(SlotPlan(PIN, leased=True, **options))
+    lapsed = stage.feed(RowLapsed(PIN))
+    effects = stage.exit(status)
+
+    assert lapsed == []
+    (ended,) = only(effects, m.WorkerEnded)
+    assert (ended.follows, ended.is_failure, ended.purpose) == (Next.LEASE, False, Purpose.LEASE)
+    assert only(effects, Vacate) == [Vacate(PIN, wanted=True)]
+    assert stage.state() == Waiting()
+    stage.feed(RowGranted(PIN))
+    assert only(stage.tick(), m.Spawn)
+
+
+def test_lapsed_row_changes_no_other_reason_to_leave() -> None:
+    """A stop stays a stop, and what ended normally is done."""
+    stopped, done = held(), held()
+    stopped.feed(GRACEFUL)
+    for stage in (stopped, done):
+        stage.feed(RowLapsed(PIN))
+
+    (ended,) = only(stopped.exit(Exited(143)), m.WorkerEnded)
+    assert ended.purpose is Purpose.STOP
+    assert only(done.exit(Exited(0)), Vacate) == [Vacate(PIN, done=True)]
+
+
+def test_row_that_lapsed_before_the_worker_was_up_is_no_failed_start() -> None:
+    """As one that is lost then."""
+    stage = Stage(PLAN)
+    stage.start(up=False)
+    stage.feed(RowGranted(PIN))
+    stage.tick()
+    stage.feed(RowLapsed(PIN))
+
+    assert only(stage.exit(KILLED), m.Announce) == []
+
+
 def test_crash_keeps_the_row() -> None:
     """A respawn on the same row tells the keeper nothing."""
     stage = held()
@@ -214,7 +257,7 @@ def test_row_lost_in_a_stop_shortens_the_stop() -> None:
     assert stage.state().purpose is Purpose.STOP
 
 
-@pytest.mark.parametrize("event", [RowGranted(PIN), RowDone(PIN), RowRevoked(PIN, 0.0)])
+@pytest.mark.parametrize("event", [RowGranted(PIN), RowDone(PIN), RowLapsed(PIN), RowRevoked(PIN, 0.0)])
 def test_news_that_mean_nothing_are_ignored_with_a_report(event: m.Event) -> None:
     """Of a PIN that is over, that is not leased, that is not there."""
     over, plain = held(), Stage(SlotPlan(PIN))

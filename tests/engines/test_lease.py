@@ -218,6 +218,27 @@ def test_held_up_master_loses_its_workers_and_their_late_writes(site: Site) -> N
     assert site.book.overlaps() == []
 
 
+def test_workers_that_left_a_held_up_master_start_again(site: Site) -> None:
+    """Nobody else wants the rows. It hears of the ends first, and none of them has failed, or counts as a restart."""
+    site.bench.app(
+        "app = App('leased', restart_period=600)\n"
+        "@app.worker(pins=0, restart='never')\ndef never():\n    app.sleep(1000)\n"
+        "@app.worker(pins=1, max_restarts=0)\ndef seldom():\n    app.sleep(1000)\n"
+    )
+    master = site.start(1, ttl=3.0)
+    master.await_log("(?s)worker started.*worker started")
+    workers = [row.pid for row in master.status() if row.pid is not None]
+    assert len(workers) == 2
+    os.kill(master.pid, signal.SIGSTOP)
+    # They are its children, so they are zombies until it goes on.
+    until(lambda: not any(map(alive, workers)), "the end of its workers")
+    os.kill(master.pid, signal.SIGCONT)
+
+    master.await_log("(?s)waiting for its lease.*waiting for its lease.*worker started.*worker started")
+    assert "given up" not in master.log
+    assert master.stop() in (0, 143)
+
+
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 def test_worker_that_nothing_reaches_is_ended_by_the_helper(site: Site, how: signal.Signals) -> None:
     """It is in C code that holds the interpreter, and its master is held up, or gone."""

@@ -11,14 +11,16 @@ from pyworkers._core import messages as m
 from pyworkers._core import policy
 from pyworkers._core.messages import Effect, Next, StopKind
 from pyworkers._core.records import replace
-from pyworkers._core.rows import RowDone, RowEvent, RowGranted, RowRevoked, Vacate
+from pyworkers._core.rows import RowDone, RowEvent, RowGranted, RowLapsed, RowRevoked, Vacate
 from pyworkers._core.slot import Slot
 from pyworkers._core.types import (
+    NEVER,
     Action,
     Backoff,
     Failed,
     Finished,
     Hung,
+    Killing,
     Purpose,
     Rung,
     Running,
@@ -97,6 +99,12 @@ class LeasedSlot(Slot):
             case RowRevoked(kill_by=kill_by), _ if self._held:
                 self._held = False
                 return self._leave_by(kill_by, now) + self._vacated(before)
+            case RowLapsed(), _ if self._held:
+                self._held = False
+                if isinstance(before, Starting | Running | Hung):
+                    # Its own timer has asked it to leave, or the helper has ended it. There is nobody left to act on.
+                    self.state = Killing(before.attempt, before.spawned_at, NEVER, Purpose.LEASE)
+                return []
             case _:
                 return [m.EventIgnored(event, f"state {type(before).__name__}")]
 

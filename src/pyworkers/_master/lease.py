@@ -14,7 +14,7 @@ from pyworkers._core import lease as c
 from pyworkers._core import messages as m
 from pyworkers._core.exchange import Reply
 from pyworkers._core.records import record
-from pyworkers._core.rows import RowDone, RowGranted, RowRevoked, RowsAnswered, Vacate
+from pyworkers._core.rows import RowDone, RowGranted, RowLapsed, RowRevoked, RowsAnswered, Vacate
 from pyworkers._core.typed import Protocol
 from pyworkers._core.types import NEVER, Pid, Pin
 from pyworkers._lease import wire
@@ -120,6 +120,22 @@ class Keeper:
                 events += self._feed(c.Vacated(pins, done, wanted), now)
         self._vacated.clear()
         return events + self._feed(c.Elapsed(), now)
+
+    def precede(self, events: Iterable[m.Event]) -> list[m.Event]:
+        """Put before the end of a worker whether its time was over: a master that is held up asks nobody to leave.
+
+        Before `attend`, since an answer that was waiting for the master, too, would put the deadline off.
+        """
+        preceded: list[m.Event] = []
+        for event in events:
+            if isinstance(event, m.WorkerExited) and self._has_lapsed(event.pin):
+                preceded.append(RowLapsed(event.pin))
+            preceded.append(event)
+        return preceded
+
+    def _has_lapsed(self, pin: Pin) -> bool:
+        seat = self._terms.seats.get(pin)
+        return seat is not None and self._deadlines.until(seat) <= boottime.now()
 
     def leave(self, grace_s: float) -> None:
         """Let what is unsaid be said for so long, once the last worker has ended."""

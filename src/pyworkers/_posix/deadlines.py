@@ -62,7 +62,7 @@ class Deadlines:
         _UNTIL.pack_into(self._memory, seat * _CELL, until)
 
     def until(self, seat: int) -> float:
-        """In the worker: return until when it may be there."""
+        """In the worker: return until when it may be there. In the master: what it has allowed."""
         (until,) = _UNTIL.unpack_from(self._memory, seat * _CELL)
         return float(until)
 
