@@ -396,9 +396,56 @@ def test_start_is_over_when_the_database_has_answered_and_all_who_hold_a_row_are
     assert not standing_of(stage.core).is_started
 
     stage.feed(RowGranted(PIN))
-    assert stage.feed(RowsAnswered()) == [m.Announce(True)]
     assert stage.feed(RowsAnswered()) == []
     stage.tick()
     assert not standing_of(stage.core).is_started
-    stage.up()
+    assert only(stage.up(), m.Announce) == [m.Announce(True)]
     assert standing_of(stage.core).is_started
+    assert stage.feed(RowsAnswered()) == []
+
+
+def test_each_who_holds_a_row_has_to_come_up() -> None:
+    """In whatever order they do, and whoever waits in between."""
+    stage = Stage(*(SlotPlan(Pin(pin), leased=True) for pin in range(5)))
+    stage.start(up=False)
+    for pin in (0, 2, 4):
+        stage.feed(RowGranted(Pin(pin)))
+    stage.feed(RowsAnswered())
+    stage.tick()
+
+    assert [only(stage.up(pin), m.Announce) for pin in (4, 0, 2)] == [[], [], [m.Announce(True)]]
+
+
+def test_start_is_over_at_the_first_answer_where_all_rows_are_taken_or_done() -> None:
+    """There is nothing to come."""
+    stage = Stage(PLAN, SlotPlan(Pin(1), leased=True))
+    stage.start(up=False)
+    stage.feed(RowDone(PIN))
+
+    assert stage.feed(RowsAnswered()) == [m.Announce(True)]
+
+
+@pytest.mark.parametrize("status", [Exited(1), KILLED])
+def test_worker_that_ends_before_it_is_up_fails_the_start_after_the_answer_too(status: ExitStatus) -> None:
+    """The answer came when its row was granted, long before it could be up."""
+    stage = Stage(PLAN, SlotPlan(Pin(1), leased=True))
+    stage.start(up=False)
+    stage.feed(RowGranted(PIN))
+    stage.feed(RowsAnswered())
+    stage.tick()
+
+    assert only(stage.exit(status), m.Announce) == [m.Announce(False)]
+
+
+def test_start_waits_no_longer_for_one_who_loses_its_row() -> None:
+    """Before it was forked, or before it was up."""
+    early, late = Stage(PLAN, SlotPlan(Pin(1), leased=True)), Stage(PLAN, SlotPlan(Pin(1), leased=True))
+    for stage in (early, late):
+        stage.start(up=False)
+        stage.feed(RowGranted(PIN))
+        stage.feed(RowsAnswered())
+    late.tick()
+
+    assert only(revoke(early, 1.0), m.Announce) == [m.Announce(True)]
+    assert only(revoke(late, 1.0), m.Announce) == []
+    assert only(late.exit(Exited(143)), m.Announce) == [m.Announce(True)]

@@ -357,6 +357,26 @@ def test_done_pin_is_not_started_again_in_the_run(site: Site) -> None:
     assert site.book.overlaps() == []
 
 
+def test_daemon_says_whether_its_workers_came_up(site: Site) -> None:
+    """It has its rows long before that. One whose PINs others run has come up, too."""
+    site.bench.app(
+        "app = App('leased', restart='never')\n"
+        "@app.on_worker_start\ndef start():\n    if 'FAIL' in os.environ:\n        raise OSError\n"
+        "@app.worker(pins=0)\ndef work():\n    app.sleep(1000)\n"
+    )
+    lease = ("--lease", site.database.url, "--lease-ttl", str(TTL))
+    daemon = ("shop:app", "--daemon", f"--syslog={site.bench.directory}/none", *lease)
+    assert site.bench.run(*daemon, env={"FAIL": "1"}).returncode == 1
+
+    holder = site.start(1)
+    holder.await_log("worker started")
+    try:
+        assert site.bench.run(*daemon).returncode == 0
+    finally:
+        holder.stop()
+        assert site.bench.run("stop", "shop:app").returncode == 0
+
+
 def test_standby_leaves_what_is_free_to_others(site: Site) -> None:
     """It takes nothing as long as somebody else may still come, and everything when nobody does."""
     standby = site.start(3, "--standby")
