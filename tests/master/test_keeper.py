@@ -11,7 +11,7 @@ import pytest
 from pyworkers._core import lease as c
 from pyworkers._core import messages as m
 from pyworkers._core.exchange import Reply, Request
-from pyworkers._core.rows import RowGranted, RowLapsed, RowsAnswered
+from pyworkers._core.rows import RowGranted, RowLapsed, RowsAnswered, Vacate
 from pyworkers._core.types import Attempt, Exited, Pid, Pin
 from pyworkers._lease import wire
 from pyworkers._master import lease
@@ -113,3 +113,38 @@ def test_end_past_the_deadline_is_preceded_by_that(desk: Desk) -> None:
 
     desk.deadlines.extend(0, boottime.now())
     assert desk.keeper.precede([up, ended, spare]) == [up, RowLapsed(PIN), ended, spare]
+
+
+def test_claim_under_way_is_waited_for_and_what_it_grants_is_given_back(desk: Desk) -> None:
+    """A master that waited was told to stop: the database may have made it the holder in that moment."""
+    assert desk.asked().claim == (PIN,)
+    desk.keeper.vacate(Vacate(PIN))
+    desk.keeper.attend(None)
+    desk.keeper.leave(3600.0)
+    assert not desk.keeper.idle
+
+    assert desk.reply(granted={PIN: 7}) == [RowsAnswered()]
+    assert not desk.keeper.idle
+    assert (desk.asked().claim, desk.asked().give) == ((), {PIN: (7, False)})
+    desk.reply()
+    assert desk.keeper.idle
+
+
+@pytest.mark.parametrize("how", ["grants nothing", "has failed", "helper is gone", "no time is left"])
+def test_claim_that_comes_to_nothing_holds_nobody_up(desk: Desk, how: str) -> None:
+    """Nor does one whose outcome nobody will tell."""
+    desk.keeper.vacate(Vacate(PIN))
+    desk.keeper.attend(None)
+    desk.keeper.leave(0.0 if how == "no time is left" else 3600.0)
+    match how:
+        case "grants nothing":
+            assert not desk.keeper.idle
+            desk.reply()
+        case "has failed":
+            assert not desk.keeper.idle
+            desk.say(wire.Failed(desk.asked().number, "no"))
+        case "helper is gone":
+            assert not desk.keeper.idle
+            desk.keeper.attend(Wake([], [], [], [(desk.helper.pid, Exited(1))]))
+
+    assert desk.keeper.idle
