@@ -254,6 +254,24 @@ def test_worker_that_nothing_reaches_is_ended_by_the_helper(site: Site, how: sig
     assert site.book.overlaps() == []
 
 
+def test_worker_that_has_executed_another_program_is_ended_by_the_helper(site: Site) -> None:
+    """Its timer is gone with its own program, and its master is held up. The next worker of the PIN finds it gone."""
+    site.bench.app(
+        "app = App('leased')\n"
+        "@app.worker(pins=0)\ndef work():\n"
+        "    os.execv('/bin/sh', ['sh', '-c', 'echo $$ >> sleepers; exec sleep 1000'])\n"
+    )
+    sleepers = site.bench.directory / "sleepers"
+    first = site.start(1, ttl=3.0)
+    until(sleepers.exists, "the other program")
+    (before,) = until(lambda: sleepers.read_text().split(), "its pid")
+    site.start(2, ttl=3.0).await_log("waiting for the lease")
+    os.kill(first.pid, signal.SIGSTOP)
+    until(lambda: len(sleepers.read_text().split()) == 2, "the next one")
+
+    assert not alive(int(before))
+
+
 def test_slow_link_costs_no_row(site: Site) -> None:
     """Half a second for a round trip, as over two satellites, for more than three TTLs."""
     address = site.hosts.address(0)
