@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +17,7 @@ from pyworkers._core.types import Pid, Pin
 from pyworkers._lease import wire
 from pyworkers._posix.companion import Companion
 from pyworkers._posix.deadlines import Deadlines, Occupant
+from pyworkers._posix.lockfile import started_ticks
 from pyworkers._posix.watchdog import Watchdog
 from pyworkers._settings import RunSettings
 
@@ -222,31 +224,58 @@ def test_timer_signals_the_main_thread_at_the_instant_that_was_set_last() -> Non
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_deadlines_are_shared_and_know_their_own() -> None:
-    """A process that has not mapped them is none of ours, whoever has signed with its pid."""
+@pytest.fixture
+def deadlines() -> Iterator[Deadlines]:
+    """Those of two PINs."""
     deadlines = Deadlines.create(2)
+    yield deadlines
+    deadlines.close()
+
+
+def test_deadlines_are_shared_and_know_their_own(deadlines: Deadlines) -> None:
+    """A process that started at another time has got the pid of one that had signed: it is none of ours."""
     other = Deadlines(os.dup(deadlines.descriptor))
-    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child = os.fork()
+    if child == 0:
+        signal.pause()
     try:
         deadlines.extend(1, 12.5)
-        deadlines.sign(1, stranger.pid)
+        deadlines.sign(1, child)
+        started = started_ticks(child)
+        assert started is not None
         assert other.until(1) == 12.5
-        assert other.occupants() == [Occupant(Pid(stranger.pid), 12.5)]
-        assert not other.end(Pid(stranger.pid))
-        assert stranger.poll() is None
-        child = os.fork()
-        if child == 0:
-            signal.pause()
-        assert other.end(Pid(child))
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
-        assert not other.end(Pid(child))
-        deadlines.sign(1, 0)
-        assert other.occupants() == []
+        assert other.occupants() == [Occupant(Pid(child), started, 12.5)]
+        for earlier in (started - 1, 0):
+            assert not other.end(Occupant(Pid(child), earlier, 12.5))
+        assert alive(child)
+        assert other.end(*other.occupants())
     finally:
-        stranger.kill()
-        stranger.communicate()
-        other.close()
-        deadlines.close()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert not other.end(*other.occupants())
+    deadlines.sign(1, 0)
+    assert other.occupants() == []
+    other.close()
+
+
+def test_process_that_executes_another_program_is_still_the_one_that_has_signed(deadlines: Deadlines) -> None:
+    """It has neither the memory nor its timer any more."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(theirs, 1)
+        deadlines.sign(0, os.getpid())
+        os.execv(sys.executable, [sys.executable, "-c", "import os, signal; os.write(1, b'there'); signal.pause()"])
+    try:
+        assert os.read(ours, 5) == b"there"
+        (occupant,) = deadlines.occupants()
+        assert occupant.pid == child
+        assert deadlines.end(occupant)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_watchdog_keeps_the_earlier_end() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core.stage import GRACEFUL, KILL, Stage, acts, only
 from pyworkers._core import messages as m
 from pyworkers._core.messages import Next
-from pyworkers._core.rows import RowDone, RowGranted, RowRevoked, RowsAnswered, Vacate
+from pyworkers._core.rows import RowDone, RowGranted, RowLapsed, RowRevoked, RowsAnswered, Vacate
 from pyworkers._core.standing import standing_of
 from pyworkers._core.types import (
     Backoff,
     Exited,
+    ExitStatus,
     Failed,
     Finished,
     Killing,
@@ -115,6 +118,46 @@ def test_restart_never_is_kept_waiting_too() -> None:
     assert stage.state() == Waiting()
 
 
+@pytest.mark.parametrize("options", [{"restart": Restart.NEVER}, {"max_restarts": 0}])
+@pytest.mark.parametrize("status", [Exited(143), KILLED])
+def test_end_that_the_master_was_too_late_to_ask_for_is_none_of_a_failure(status: ExitStatus, options: Any) -> None:
+    """It was held up: the worker's own timer, or the helper, came first."""
+    stage = held(SlotPlan(PIN, leased=True, **options))
+    lapsed = stage.feed(RowLapsed(PIN))
+    effects = stage.exit(status)
+
+    assert lapsed == []
+    (ended,) = only(effects, m.WorkerEnded)
+    assert (ended.follows, ended.is_failure, ended.purpose) == (Next.LEASE, False, Purpose.LEASE)
+    assert only(effects, Vacate) == [Vacate(PIN, wanted=True)]
+    assert stage.state() == Waiting()
+    stage.feed(RowGranted(PIN))
+    assert only(stage.tick(), m.Spawn)
+
+
+def test_lapsed_row_changes_no_other_reason_to_leave() -> None:
+    """A stop stays a stop, and what ended normally is done."""
+    stopped, done = held(), held()
+    stopped.feed(GRACEFUL)
+    for stage in (stopped, done):
+        stage.feed(RowLapsed(PIN))
+
+    (ended,) = only(stopped.exit(Exited(143)), m.WorkerEnded)
+    assert ended.purpose is Purpose.STOP
+    assert only(done.exit(Exited(0)), Vacate) == [Vacate(PIN, done=True)]
+
+
+def test_row_that_lapsed_before_the_worker_was_up_is_no_failed_start() -> None:
+    """As one that is lost then."""
+    stage = Stage(PLAN)
+    stage.start(up=False)
+    stage.feed(RowGranted(PIN))
+    stage.tick()
+    stage.feed(RowLapsed(PIN))
+
+    assert only(stage.exit(KILLED), m.Announce) == []
+
+
 def test_crash_keeps_the_row() -> None:
     """A respawn on the same row tells the keeper nothing."""
     stage = held()
@@ -214,7 +257,7 @@ def test_row_lost_in_a_stop_shortens_the_stop() -> None:
     assert stage.state().purpose is Purpose.STOP
 
 
-@pytest.mark.parametrize("event", [RowGranted(PIN), RowDone(PIN), RowRevoked(PIN, 0.0)])
+@pytest.mark.parametrize("event", [RowGranted(PIN), RowDone(PIN), RowLapsed(PIN), RowRevoked(PIN, 0.0)])
 def test_news_that_mean_nothing_are_ignored_with_a_report(event: m.Event) -> None:
     """Of a PIN that is over, that is not leased, that is not there."""
     over, plain = held(), Stage(SlotPlan(PIN))
@@ -353,9 +396,56 @@ def test_start_is_over_when_the_database_has_answered_and_all_who_hold_a_row_are
     assert not standing_of(stage.core).is_started
 
     stage.feed(RowGranted(PIN))
-    assert stage.feed(RowsAnswered()) == [m.Announce(True)]
     assert stage.feed(RowsAnswered()) == []
     stage.tick()
     assert not standing_of(stage.core).is_started
-    stage.up()
+    assert only(stage.up(), m.Announce) == [m.Announce(True)]
     assert standing_of(stage.core).is_started
+    assert stage.feed(RowsAnswered()) == []
+
+
+def test_each_who_holds_a_row_has_to_come_up() -> None:
+    """In whatever order they do, and whoever waits in between."""
+    stage = Stage(*(SlotPlan(Pin(pin), leased=True) for pin in range(5)))
+    stage.start(up=False)
+    for pin in (0, 2, 4):
+        stage.feed(RowGranted(Pin(pin)))
+    stage.feed(RowsAnswered())
+    stage.tick()
+
+    assert [only(stage.up(pin), m.Announce) for pin in (4, 0, 2)] == [[], [], [m.Announce(True)]]
+
+
+def test_start_is_over_at_the_first_answer_where_all_rows_are_taken_or_done() -> None:
+    """There is nothing to come."""
+    stage = Stage(PLAN, SlotPlan(Pin(1), leased=True))
+    stage.start(up=False)
+    stage.feed(RowDone(PIN))
+
+    assert stage.feed(RowsAnswered()) == [m.Announce(True)]
+
+
+@pytest.mark.parametrize("status", [Exited(1), KILLED])
+def test_worker_that_ends_before_it_is_up_fails_the_start_after_the_answer_too(status: ExitStatus) -> None:
+    """The answer came when its row was granted, long before it could be up."""
+    stage = Stage(PLAN, SlotPlan(Pin(1), leased=True))
+    stage.start(up=False)
+    stage.feed(RowGranted(PIN))
+    stage.feed(RowsAnswered())
+    stage.tick()
+
+    assert only(stage.exit(status), m.Announce) == [m.Announce(False)]
+
+
+def test_start_waits_no_longer_for_one_who_loses_its_row() -> None:
+    """Before it was forked, or before it was up."""
+    early, late = Stage(PLAN, SlotPlan(Pin(1), leased=True)), Stage(PLAN, SlotPlan(Pin(1), leased=True))
+    for stage in (early, late):
+        stage.start(up=False)
+        stage.feed(RowGranted(PIN))
+        stage.feed(RowsAnswered())
+    late.tick()
+
+    assert only(revoke(early, 1.0), m.Announce) == [m.Announce(True)]
+    assert only(revoke(late, 1.0), m.Announce) == []
+    assert only(late.exit(Exited(143)), m.Announce) == [m.Announce(True)]

@@ -218,6 +218,27 @@ def test_held_up_master_loses_its_workers_and_their_late_writes(site: Site) -> N
     assert site.book.overlaps() == []
 
 
+def test_workers_that_left_a_held_up_master_start_again(site: Site) -> None:
+    """Nobody else wants the rows. It hears of the ends first, and none of them has failed, or counts as a restart."""
+    site.bench.app(
+        "app = App('leased', restart_period=600)\n"
+        "@app.worker(pins=0, restart='never')\ndef never():\n    app.sleep(1000)\n"
+        "@app.worker(pins=1, max_restarts=0)\ndef seldom():\n    app.sleep(1000)\n"
+    )
+    master = site.start(1, ttl=3.0)
+    master.await_log("(?s)worker started.*worker started")
+    workers = [row.pid for row in master.status() if row.pid is not None]
+    assert len(workers) == 2
+    os.kill(master.pid, signal.SIGSTOP)
+    # They are its children, so they are zombies until it goes on.
+    until(lambda: not any(map(alive, workers)), "the end of its workers")
+    os.kill(master.pid, signal.SIGCONT)
+
+    master.await_log("(?s)waiting for its lease.*waiting for its lease.*worker started.*worker started")
+    assert "given up" not in master.log
+    assert master.stop() in (0, 143)
+
+
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 def test_worker_that_nothing_reaches_is_ended_by_the_helper(site: Site, how: signal.Signals) -> None:
     """It is in C code that holds the interpreter, and its master is held up, or gone."""
@@ -231,6 +252,24 @@ def test_worker_that_nothing_reaches_is_ended_by_the_helper(site: Site, how: sig
     assert not alive(before[1].pid)
     assert taken[1].first - site.book.of(1)[0].last > 0.3
     assert site.book.overlaps() == []
+
+
+def test_worker_that_has_executed_another_program_is_ended_by_the_helper(site: Site) -> None:
+    """Its timer is gone with its own program, and its master is held up. The next worker of the PIN finds it gone."""
+    site.bench.app(
+        "app = App('leased')\n"
+        "@app.worker(pins=0)\ndef work():\n"
+        "    os.execv('/bin/sh', ['sh', '-c', 'echo $$ >> sleepers; exec sleep 1000'])\n"
+    )
+    sleepers = site.bench.directory / "sleepers"
+    first = site.start(1, ttl=3.0)
+    until(sleepers.exists, "the other program")
+    (before,) = until(lambda: sleepers.read_text().split(), "its pid")
+    site.start(2, ttl=3.0).await_log("waiting for the lease")
+    os.kill(first.pid, signal.SIGSTOP)
+    until(lambda: len(sleepers.read_text().split()) == 2, "the next one")
+
+    assert not alive(int(before))
 
 
 def test_slow_link_costs_no_row(site: Site) -> None:
@@ -346,6 +385,26 @@ def test_job_that_is_sent_again_with_its_run_id_goes_on(site: Site) -> None:
     site.start(2, *element, **{**slurm, "SLURM_ARRAY_JOB_ID": "8", "SLURM_RESTART_COUNT": "0"})
 
     assert epochs(site.await_holders(2)) == {2}
+
+
+def test_daemon_says_whether_its_workers_came_up(site: Site) -> None:
+    """It has its rows long before that. One whose PINs others run has come up, too."""
+    site.bench.app(
+        "app = App('leased', restart='never')\n"
+        "@app.on_worker_start\ndef start():\n    if 'FAIL' in os.environ:\n        raise OSError\n"
+        "@app.worker(pins=0)\ndef work():\n    app.sleep(1000)\n"
+    )
+    lease = ("--lease", site.database.url, "--lease-ttl", str(TTL))
+    daemon = ("shop:app", "--daemon", f"--syslog={site.bench.directory}/none", *lease)
+    assert site.bench.run(*daemon, env={"FAIL": "1"}).returncode == 1
+
+    holder = site.start(1)
+    holder.await_log("worker started")
+    try:
+        assert site.bench.run(*daemon).returncode == 0
+    finally:
+        holder.stop()
+        assert site.bench.run("stop", "shop:app").returncode == 0
 
 
 def test_standby_leaves_what_is_free_to_others(site: Site) -> None:

@@ -11,14 +11,18 @@ from pyworkers._core import messages as m
 from pyworkers._core import policy
 from pyworkers._core.messages import Effect, Next, StopKind
 from pyworkers._core.records import replace
-from pyworkers._core.rows import RowDone, RowEvent, RowGranted, RowRevoked, Vacate
+from pyworkers._core.rows import RowDone, RowEvent, RowGranted, RowLapsed, RowRevoked, Vacate
 from pyworkers._core.slot import Slot
 from pyworkers._core.types import (
+    NEVER,
     Action,
     Backoff,
+    ClosedState,
     Failed,
     Finished,
     Hung,
+    Killing,
+    Pin,
     Purpose,
     Rung,
     Running,
@@ -27,7 +31,11 @@ from pyworkers._core.types import (
     Starting,
     Stopping,
     Waiting,
+    is_spare,
 )
+
+_SETTLED = ClosedState | Waiting
+"""Who is so holds no start up: to wait for a row of others may take a year."""
 
 
 def _awaiting_row(effect: Effect) -> Effect:
@@ -38,6 +46,31 @@ def _awaiting_row(effect: Effect) -> Effect:
 def seat(plan: SlotPlan, jitter: Callable[[float], float]) -> Slot:
     """Return the seat of a PIN, leased or not."""
     return (LeasedSlot if plan.leased else Slot)(plan, jitter)
+
+
+class Onset:
+    """Whether a start is over before all PINs have been up, which takes an answer of the database first.
+
+    Attributes:
+        answered: Whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.answered = False
+        # Asked first, so that each of many that come up costs no look at all the others.
+        self._last: Slot | None = None
+
+    def is_over(self, slots: dict[Pin, Slot]) -> bool:
+        """Return whether nobody holds it up: each PIN has been up, or waits, or never will be."""
+        if not self.answered:
+            return False
+        if self._last is None or not _is_coming(self._last):
+            self._last = next((slot for slot in reversed(slots.values()) if _is_coming(slot)), None)
+        return self._last is None
+
+
+def _is_coming(slot: Slot) -> bool:
+    return not (slot.ever_up or isinstance(slot.state, _SETTLED) or is_spare(slot.plan.pin))
 
 
 class LeasedSlot(Slot):
@@ -97,6 +130,12 @@ class LeasedSlot(Slot):
             case RowRevoked(kill_by=kill_by), _ if self._held:
                 self._held = False
                 return self._leave_by(kill_by, now) + self._vacated(before)
+            case RowLapsed(), _ if self._held:
+                self._held = False
+                if isinstance(before, Starting | Running | Hung):
+                    # Its own timer has asked it to leave, or the helper has ended it. There is nobody left to act on.
+                    self.state = Killing(before.attempt, before.spawned_at, NEVER, Purpose.LEASE)
+                return []
             case _:
                 return [m.EventIgnored(event, f"state {type(before).__name__}")]
 

@@ -27,11 +27,15 @@ class RowRevoked(OfRow):
     kill_by: float
 
 
+class RowLapsed(OfRow):
+    """The row was over when its worker ended, as the next event tells: the master has been late to ask for that."""
+
+
 class RowDone(OfRow):
     """The PIN has ended normally before, in the same run: nothing is left to do."""
 
 
-RowEvent = RowGranted | RowRevoked | RowDone
+RowEvent = RowGranted | RowRevoked | RowLapsed | RowDone
 
 
 @record

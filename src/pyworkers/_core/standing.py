@@ -46,7 +46,7 @@ def standing_of(core: Supervisor) -> Standing:
     """Return how the instance stands; it costs a look at every slot."""
     slots = [slot for pin, slot in core._slots.items() if not is_spare(pin)]
     # Who waits for a row may do so for a year: the start waits for the first answer of the database only.
-    settled = ClosedState | Waiting if core._announced else ClosedState
+    settled = ClosedState | Waiting if core._onset.answered else ClosedState
     coming = [slot for slot in slots if not (slot.ever_up or isinstance(slot.state, settled))]
     return Standing(
         wanted=len(slots),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pyworkers._core import messages as m
 from pyworkers._core.ending import ending
 from pyworkers._core.groups import Group, grouped
-from pyworkers._core.leased import LeasedSlot, seat
+from pyworkers._core.leased import LeasedSlot, Onset, seat
 from pyworkers._core.messages import Effect, Event, StopKind
 from pyworkers._core.records import replace
 from pyworkers._core.rows import OfRow, RowEvent, RowsAnswered
@@ -80,6 +80,7 @@ class Supervisor:
         self._never_up_count = self._open_pins.total()
         self._started = False
         self._announced = False
+        self._onset = Onset()
         self._stop_kind: StopKind | None = None
         self._interrupted = False
         self._torn = False
@@ -170,14 +171,14 @@ class Supervisor:
             effects += self._tell_group(slot)
         if slot.ever_up and not was_up:
             self._never_up_count -= 1
-            if self._never_up_count == 0:
-                effects += self._announce(up=True)
+            effects += self._announce(up=True)
         elif not slot.ever_up and isinstance(event, m.WorkerExited) and slot.state is not before:
-            effects += [] if left_on_request(before, slot.state) else self._announce(up=False)
+            effects += self._announce(up=left_on_request(before, slot.state))
         return effects
 
     def _hear_of_row(self, event: RowEvent | RowsAnswered) -> list[Effect]:
         if isinstance(event, RowsAnswered):
+            self._onset.answered = True
             return self._announce(up=True)
         slot = self._slots.get(event.pin)
         if not isinstance(slot, LeasedSlot):
@@ -185,7 +186,7 @@ class Supervisor:
         effects = self._let(slot, slot.hear_of_row, event, self._now)
         if slot.plan.group is not None and self._groups[slot.plan.group].restarts:
             slot.respawn_at(NEVER)
-        return effects
+        return effects + self._announce(up=True)
 
     def _tell_group(self, slot: Slot) -> list[Effect]:
         group = self._groups.get(slot.plan.group) if slot.plan.group is not None else None
@@ -212,7 +213,8 @@ class Supervisor:
         return effects
 
     def _announce(self, *, up: bool) -> list[Effect]:
-        if self._announced or self._over:
+        """Say, once, that a worker has ended too early; or, where it is so, that all are up who do not wait."""
+        if self._announced or self._over or (up and self._never_up_count and not self._onset.is_over(self._slots)):
             return []
         self._announced = True
         return [m.Announce(up)]
@@ -280,7 +282,7 @@ class Supervisor:
             effects += self._add(replace(plan, pin=pin), group)
         if added:
             self._slots = dict(sorted(self._slots.items()))
-        return effects + (self._announce(up=True) if self._never_up_count == 0 else [])
+        return effects + self._announce(up=True)
 
     def _add(self, plan: SlotPlan, group: Group | None) -> list[Effect]:
         slot = self._slots.get(plan.pin)

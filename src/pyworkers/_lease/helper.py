@@ -75,7 +75,7 @@ class _Helper:
             for occupant in self._deadlines.occupants():
                 end_at = occupant.until + grace_s
                 if end_at <= now:
-                    self._deadlines.end(occupant.pid)
+                    self._deadlines.end(occupant)
                 else:
                     next_at = min(next_at, end_at)
             # asyncio's clock stands still while the machine sleeps. So does everybody here; the rest was looked for.

@@ -14,7 +14,7 @@ from pyworkers._core import lease as c
 from pyworkers._core import messages as m
 from pyworkers._core.exchange import Reply
 from pyworkers._core.records import record
-from pyworkers._core.rows import RowDone, RowGranted, RowRevoked, RowsAnswered, Vacate
+from pyworkers._core.rows import RowDone, RowGranted, RowLapsed, RowRevoked, RowsAnswered, Vacate
 from pyworkers._core.typed import Protocol
 from pyworkers._core.types import NEVER, Pid, Pin
 from pyworkers._lease import wire
@@ -79,6 +79,8 @@ class Keeper:
         self._ready_by = NEVER
         self._inbox = b""
         self._vacated: list[Vacate] = []
+        # Whether the request that is under way may give us rows, also where nobody wants them any more.
+        self._claims = False
         self._trouble: str | None = None
         self._is_up = False
         self._waited_for = 0
@@ -121,6 +123,22 @@ class Keeper:
         self._vacated.clear()
         return events + self._feed(c.Elapsed(), now)
 
+    def precede(self, events: Iterable[m.Event]) -> list[m.Event]:
+        """Put before the end of a worker whether its time was over: a master that is held up asks nobody to leave.
+
+        Before `attend`, since an answer that was waiting for the master, too, would put the deadline off.
+        """
+        preceded: list[m.Event] = []
+        for event in events:
+            if isinstance(event, m.WorkerExited) and self._has_lapsed(event.pin):
+                preceded.append(RowLapsed(event.pin))
+            preceded.append(event)
+        return preceded
+
+    def _has_lapsed(self, pin: Pin) -> bool:
+        seat = self._terms.seats.get(pin)
+        return seat is not None and self._deadlines.until(seat) <= boottime.now()
+
     def leave(self, grace_s: float) -> None:
         """Let what is unsaid be said for so long, once the last worker has ended."""
         self._close_at = boottime.now() + grace_s
@@ -130,7 +148,8 @@ class Keeper:
         """Whether the database knows all that it has to know, or there is no time left to tell it."""
         if self._vacated:
             return False
-        return not self._decided.unsaid or boottime.now() >= self._close_at
+        # A row that is granted to a master that has left is nobody's for a TTL. The answer tells what to give back.
+        return not (self._decided.unsaid or self._claims) or boottime.now() >= self._close_at
 
     def report_unsaid(self) -> None:
         """Say what the database was not told."""
@@ -156,6 +175,7 @@ class Keeper:
             case c.Ask(request):
                 if self._helper is None or self._ready_by != NEVER:
                     return self._feed(c.RequestFailed(request.number), now)
+                self._claims = bool(request.claim)
                 self._send(self._helper, request)
             case c.Replace():
                 return self._lose("it does not answer", now)
@@ -184,6 +204,7 @@ class Keeper:
         for message in messages:
             match message:
                 case Reply():
+                    self._claims = False
                     self._recover()
                     events += self._feed(c.Replied(message), now)
                     if not self._is_up:
@@ -191,6 +212,7 @@ class Keeper:
                         events.append(RowsAnswered())
                     self._tell_waiting(message)
                 case wire.Failed(number, reason):
+                    self._claims = False
                     self._complain(f"lease database: {reason}")
                     events += self._feed(c.RequestFailed(number), now)
                 case wire.Ready():
@@ -233,6 +255,7 @@ class Keeper:
             self._kernel.send(self._helper.pid, signal.SIGKILL)
             self._hang_up(self._helper)
         self._helper, self._ready_by, self._start_at = None, NEVER, now + RESTART_S
+        self._claims = False
         return self._feed(c.RequestFailed(self._decided.number), now)
 
     def _hang_up(self, helper: Companion) -> None:

@@ -100,7 +100,10 @@ class Loop:
         wake = self._kernel.wait(self._timeout(), self._log.sink.waiting())
         if self._log.sink.waiting() is not None:
             self._log.sink.flush()
-        for event in self._executor.translate(wake):
+        events = self._executor.translate(wake)
+        if self._keeper is not None:
+            events = self._keeper.precede(events)
+        for event in events:
             self.feed(event)
         for event in () if self._keeper is None else self._keeper.attend(wake):
             self.feed(event)

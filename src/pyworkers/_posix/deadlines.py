@@ -15,18 +15,21 @@ import struct
 
 from pyworkers._core.records import record
 from pyworkers._core.types import Pid
+from pyworkers._posix.lockfile import started_ticks
 
 _UNTIL = struct.Struct("=d")
-_PID = struct.Struct("=q")
-_CELL = _UNTIL.size + _PID.size
-_NAME = "pyworkers-lease"
+_WHO = struct.Struct("=q")
+_CELL = _UNTIL.size + _WHO.size
+_PID_BITS = 22
+"""Linux has no larger pids (PID_MAX_LIMIT). The rest tells when the process started: one write for both."""
 
 
 @record
 class Occupant:
-    """A process that has signed a cell, and until when it may be there."""
+    """A process that has signed a cell, when it started, in clock ticks after boot, and until when it may be there."""
 
     pid: Pid
+    started: int
     until: float
 
 
@@ -43,12 +46,11 @@ class Deadlines:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._memory = mmap.mmap(descriptor, 0)
-        self._inode = os.fstat(descriptor).st_ino
 
     @classmethod
     def create(cls, seats: int) -> Deadlines:
         """Return new memory for so many PINs."""
-        descriptor = os.memfd_create(_NAME)
+        descriptor = os.memfd_create("pyworkers-lease")
         os.ftruncate(descriptor, max(1, seats) * _CELL)
         return cls(descriptor)
 
@@ -62,37 +64,33 @@ class Deadlines:
         _UNTIL.pack_into(self._memory, seat * _CELL, until)
 
     def until(self, seat: int) -> float:
-        """In the worker: return until when it may be there."""
+        """In the worker: return until when it may be there. In the master: what it has allowed."""
         (until,) = _UNTIL.unpack_from(self._memory, seat * _CELL)
         return float(until)
 
     def sign(self, seat: int, pid: int) -> None:
         """In the worker: say that it is there. In the master, with 0: nobody is."""
-        _PID.pack_into(self._memory, seat * _CELL + _UNTIL.size, pid)
+        started = (started_ticks(pid) or 0) if pid else 0
+        _WHO.pack_into(self._memory, seat * _CELL + _UNTIL.size, started << _PID_BITS | pid)
 
     def occupants(self) -> list[Occupant]:
         """In the helper: return who has signed."""
         cells = struct.iter_unpack("=dq", self._memory)
-        return [Occupant(Pid(pid), until) for until, pid in cells if pid]
+        return [Occupant(Pid(who % (1 << _PID_BITS)), who >> _PID_BITS, until) for until, who in cells if who]
 
-    def end(self, pid: Pid) -> bool:
-        """In the helper: kill this process, if it is one that shares this memory, and return whether it is.
+    def end(self, occupant: Occupant) -> bool:
+        """In the helper: kill this process, if it is still there, and return whether it is.
 
         A pid that is signed here may belong to somebody else by now. So take hold of the process first (pidfd_open(2)),
-        and then look whether the memory is mapped there.
+        and then look when it started. Not whether it has the memory: execve(2) takes that away, and the timer, too, so
+        that nothing else ends a worker that has executed another program while its master is held up.
         """
         with contextlib.suppress(OSError):
-            pidfd = os.pidfd_open(pid)
+            pidfd = os.pidfd_open(occupant.pid)
             try:
-                if self._is_mapped_by(pid):
+                if started_ticks(occupant.pid) == occupant.started:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                     return True
             finally:
                 os.close(pidfd)
         return False
-
-    def _is_mapped_by(self, pid: Pid) -> bool:
-        with open(f"/proc/{pid}/maps") as maps:
-            # The inode is the fifth field, the name the sixth: proc(5).
-            lines = [line.split(maxsplit=5) for line in maps if _NAME in line]
-        return any(int(line[4]) == self._inode for line in lines)
