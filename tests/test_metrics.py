@@ -424,6 +424,24 @@ def test_promtool_has_nothing_to_say(bench: Bench, port: int) -> None:
     assert checked.returncode != 0
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+def test_what_status_prints_is_read_by_what_knows_the_older_text_alone(bench: Bench) -> None:
+    """Such as node_exporter's textfile collector: all of it, but for the help of a counter, whose name differs there."""
+    instance = bench.start(APP)
+    instance.await_log("worker started", 3)
+    os.kill(instance.worker(1), signal.SIGKILL)
+    instance.worker(1, 2)
+    text = bench.run("status", "shop:app", "--openmetrics").stdout
+    assert "pyworkers_worker_last_exit_info{" in text
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=20, check=False
+    )
+
+    # 1 is a text that cannot be read, 3 a remark.
+    remark = "pyworkers_worker_restarts_total no help text\n"
+    assert (checked.returncode, checked.stdout, checked.stderr) == (3, "", remark)
+
+
 @contextlib.contextmanager
 def printed(bench: Bench) -> Iterator[int]:
     """Serve what `status --openmetrics` prints, and return the port."""
