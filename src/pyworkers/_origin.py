@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from pyworkers._core.records import record
 from pyworkers._core.types import Pid
 from pyworkers._posix import process, reexec
@@ -11,6 +13,10 @@ from pyworkers._posix.signals import EarlySignals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyworkers._succession import Estate
+
+
+BEGINS_MAX, CALM_S = 5, 60.0
+"""So many programs may follow each other in so many seconds because of a file that changed while one began."""
 
 
 @record
@@ -24,6 +30,7 @@ class Beginning:
         estate: What that one has left.
         early: The signals that come before the master's traps stand; None where there is nothing to take over.
         children: Those that the program before this one has left, workers or not: nobody else can reap them any more.
+        begins: When this program and a few before it began, the oldest first, by the clock that files have.
     """
 
     origin: Origin
@@ -32,11 +39,22 @@ class Beginning:
     estate: Estate | None = None
     early: EarlySignals | None = None
     children: frozenset[Pid] = frozenset()
+    begins: tuple[float, ...] = ()
 
     @property
     def inherited(self) -> Estate | None:
         """What there is to take over; a check takes nothing."""
         return None if self.early is None else self.estate
+
+    @property
+    def next_begins(self) -> tuple[float, ...]:
+        """The `begins` of a program that begins now."""
+        return (*self.begins, time.time())[-BEGINS_MAX:]
+
+    @property
+    def calm_at(self) -> float:
+        """When one more may follow: code that writes a Python file as it is imported must not bring one by one."""
+        return self.begins[0] + CALM_S if len(self.begins) == BEGINS_MAX else self.begins[-1]
 
 
 def beginning(target: str | None = None) -> Beginning:
@@ -48,11 +66,12 @@ def beginning(target: str | None = None) -> Beginning:
     errand = reexec.errand()
     origin = reexec.origin()
     if errand is None:
-        return Beginning(origin, target)
+        # A script has been read before its `app.run()`, and what it imports.
+        return Beginning(origin, target, begins=(time.time() if target else reexec.started(),))
     from pyworkers import _succession
 
     estate = _succession.read(errand.read())
     if errand.answer is not None:
         return Beginning(origin, target, errand, estate)
     children = process.children() or frozenset()
-    return Beginning(origin, target, errand, estate, EarlySignals(estate.mask), children)
+    return Beginning(origin, target, errand, estate, EarlySignals(estate.mask), children, estate.begins)

@@ -59,6 +59,7 @@ class Estate:
         children: Those that are to be reaped: workers, and what else the master has forked.
         leaders: Those of them that lead a process group.
         started_at: When the master was started, on the monotonic clock.
+        begins: When the next program begins, after those of this one and of a few before it, by the wall clock.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Estate:
     leaders: frozenset[Pid]
     past: Past
     started_at: float
+    begins: tuple[float, ...]
     legacy: Legacy
     books: Books
     lines: tuple[Line, ...]
@@ -127,6 +129,7 @@ def describe(works: Works) -> Estate:
         leaders=frozenset(brood.leaders),
         past=works.roster.past(slot.plan.pin for slot in legacy.slots),
         started_at=works.started_at,
+        begins=works.parts.begin.next_begins,
         legacy=legacy,
         books=estate.books_of(works.executor),
         lines=() if works.loop.control is None else estate.lines_of(works.loop.control),
