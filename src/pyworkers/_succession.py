@@ -27,6 +27,7 @@ from pyworkers.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyworkers._master.notify import Notifier
     from pyworkers._reloading import Works
 
 
@@ -141,7 +142,7 @@ def check(begin: Origin, works: Works) -> tuple[Pid, int]:
     return reexec.start_check(begin, written(describe(works)))
 
 
-def become(begin: Origin, works: Works) -> None:
+def become(begin: Origin, works: Works, notifier: Notifier | None) -> None:
     """Replace this program, and return only by an OSError."""
     # Once before anything is given up for it: what fails here costs nobody anything.
     written(describe(works))
@@ -149,7 +150,13 @@ def become(begin: Origin, works: Works) -> None:
     works.loop.rest()
     left = describe(works)
     works.parts.journal.sink.flush()
-    reexec.become(begin, written(left), left.kept.numbers(left.lines), works.parts.trapped.hand_on)
+    if notifier is not None:
+        notifier.leaves(works.kernel.now())
+    try:
+        reexec.become(begin, written(left), left.kept.numbers(left.lines), works.parts.trapped.hand_on)
+    finally:
+        if notifier is not None:
+            notifier.is_back()
 
 
 def refuse(decided: Plan, left: Estate, directory: str) -> None:
