@@ -73,7 +73,7 @@ def _files_watched(works: Works, inheritance: Inheritance) -> Generator[None]:
     """Let the loop keep the helper that watches the files of the app, and asks for a reload when one changes."""
     from pyworkers._master.helper import Helper
 
-    begin, calls = works.parts.begin, prologue.notice_calls(inheritance)
+    begin, calls = works.parts.begin, prologue.helper_calls(inheritance)
     # It looks back, too, to when this program began to read its code.
     arguments = (str(os.getpid()), begin.origin.directory, repr(begin.begins[-1]), repr(begin.calm_at))
     main = functools.partial(prologue.run_program, calls, inheritance, "pyworkers._watcher", *arguments)
