@@ -255,6 +255,21 @@ def test_manifest_never_has_two_pods_and_no_shell(bench: Bench) -> None:
     assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("shards", [(), ("--shards=2",)], ids=["StatefulSet", "Job"])
+def test_kubernetes_expands_nothing_of_ours(bench: Bench, shards: tuple[str, ...]) -> None:
+    """`$(NAME)` and `$$` mean something in a command and in a variable, and nothing in an exec probe."""
+    bench.app(APP)
+    odd, doubled = "/data/$(HOME)$$x$", "/data/$$(HOME)$$$$x$$"
+    words = ("kubernetes", "shop:app", *shards, f"--lock-file={odd}")
+    document = manifest(exported(bench, *words, env={"PYWORKERS_NAME": "a$(b)$$"}))
+    (container,) = document["spec"]["template"]["spec"]["containers"]  # type: ignore[index]
+
+    assert f"--lock-file={doubled}" in container["command"]
+    assert {"name": "PYWORKERS_NAME", "value": "a$$(b)$$$$"} in container["env"]
+    probes = manifest(kubernetes.export(replace(LAUNCH, target="a$(b):app")))["spec"]["template"]["spec"]["containers"]  # type: ignore[index]
+    assert probes[0]["livenessProbe"]["exec"]["command"][-1] == "a$(b):app"
+
+
 def test_probes_say_what_kubernetes_asks_for(bench: Bench) -> None:
     """Alive is who answers, also while a PIN is down; ready is who has all PINs up; the exec is as the manifest has it."""
     bench.app(

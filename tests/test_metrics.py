@@ -279,6 +279,43 @@ def test_helper_dies_with_the_master(bench: Bench, port: int) -> None:
     assert fetched(port) == ""
 
 
+def test_stop_that_is_sent_to_the_whole_group_is_the_masters_alone(bench: Bench, port: int) -> None:
+    """No helper leaves before its master, at whatever moment, and none is started in the middle of a stop."""
+    pytest.importorskip("watchfiles", reason="needs watchfiles")
+    stubborn = """
+        app = App("shop", stop_timeout=60)
+
+        @app.worker(pins=0)
+        def crawl():
+            with app.critical():
+                (here / "begun").touch()
+                while not (here / "go").exists():
+                    time.sleep(0.01)
+    """
+
+    def send_all(*pids: int) -> None:
+        for pid in pids:
+            for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                os.kill(pid, signum)
+
+    instance = bench.start(stubborn, f"--metrics-address=127.0.0.1:{port}", "--reload")
+    pids = [int(line[1]) for line in instance.await_log(r"(?:metrics helper|file watcher) started \S+ pid=(\d+)", 2)]
+    send_all(*pids)
+    until(lambda: fetched(port), "metrics")
+    until((bench.directory / "begun").exists, "the handler")
+    instance.signal(signal.SIGTERM)
+    send_all(*pids)
+    instance.await_log("stopping")
+    assert bench.run("ping", "shop:app").returncode == 0
+    assert all(map(alive, pids))
+    (bench.directory / "go").touch()
+
+    assert instance.wait() == 0
+    assert len(instance.matches("started address|started directory")) == 2
+    assert not instance.matches("helper ended|watcher ended")
+    assert not any(map(alive, pids))
+
+
 def test_helper_that_hangs_delays_nobody(bench: Bench, port: int) -> None:
     """Workers are replaced, the control socket answers, and a stop is over at once, while it is suspended."""
     instance = started(bench, port)
@@ -422,6 +459,24 @@ def test_promtool_has_nothing_to_say(bench: Bench, port: int) -> None:
         ["promtool", "check", "metrics"], input=bad, capture_output=True, text=True, timeout=20, check=False
     )
     assert checked.returncode != 0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+def test_what_status_prints_is_read_by_what_knows_the_older_text_alone(bench: Bench) -> None:
+    """Such as node_exporter's textfile collector: all of it, but for the help of a counter, whose name differs there."""
+    instance = bench.start(APP)
+    instance.await_log("worker started", 3)
+    os.kill(instance.worker(1), signal.SIGKILL)
+    instance.worker(1, 2)
+    text = bench.run("status", "shop:app", "--openmetrics").stdout
+    assert "pyworkers_worker_last_exit_info{" in text
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=20, check=False
+    )
+
+    # 1 is a text that cannot be read, 3 a remark.
+    remark = "pyworkers_worker_restarts_total no help text\n"
+    assert (checked.returncode, checked.stdout, checked.stderr) == (3, "", remark)
 
 
 @contextlib.contextmanager

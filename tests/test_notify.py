@@ -13,10 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from helpers import Bench, Instance, alive, open_files, until
+from pyworkers import _succession
 from pyworkers._core import messages as m
 from pyworkers._core.standing import Standing
 from pyworkers._core.types import Attempt, Exited, Pin
@@ -525,6 +528,71 @@ def test_watchdog_is_the_only_clock(manager: Manager) -> None:
 
     assert manager.lines.count("WATCHDOG=1") == 2
     stand.socket.close()
+
+
+@pytest.mark.parametrize(("watchdog_s", "absence"), [(10.0, "3600000000"), (7200.0, "7200000000")])
+def test_watchdog_is_patient_with_a_program_that_begins(manager: Manager, watchdog_s: float, absence: str) -> None:
+    """It says nothing before its loop; from the first beat on, and where it could not begin, all is as it was."""
+    stand = Stand(manager, watchdog_s=watchdog_s)
+    stand.notifier.attend(100.0)
+    stand.notifier.leaves(101.0)
+    assert manager.lines
+    assert manager.messages[-1] == f"WATCHDOG=1\nWATCHDOG_USEC={absence}"
+    stand.notifier.is_back()
+    stand.notifier.attend(101.5)
+    stand.notifier.attend(101.5 + watchdog_s / 2)
+
+    assert manager.lines
+    assert manager.messages[-2:] == [f"WATCHDOG=1\nWATCHDOG_USEC={int(watchdog_s * 1e6)}", "WATCHDOG=1"]
+    stand.socket.close()
+
+
+def test_reload_says_nothing_of_a_watchdog_that_nobody_asked_for(stand: Stand, manager: Manager) -> None:
+    """Nor is there a clock after it."""
+    stand.notifier.attend(100.0)
+    stand.notifier.leaves(101.0)
+    stand.notifier.is_back()
+    stand.notifier.attend(101.0)
+
+    assert not any(line.startswith("WATCHDOG") for line in manager.lines)
+    assert stand.notifier.next_deadline() == float("inf")
+
+
+def test_program_that_cannot_be_executed_gives_the_watchdog_its_time_back(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that goes on instead is looked after as before."""
+    stand = Stand(manager, watchdog_s=10.0)
+    works: Any = mock.MagicMock()
+    works.kernel.now.return_value = 100.0
+    monkeypatch.setattr(_succession, "describe", mock.MagicMock())
+    monkeypatch.setattr(_succession, "written", lambda _: b"")
+    monkeypatch.setattr(_succession.reexec, "become", mock.Mock(side_effect=OSError("no such program")))
+    with pytest.raises(OSError, match="no such program"):
+        _succession.become(mock.MagicMock(), works, stand.notifier)
+    stand.notifier.attend(100.0)
+
+    assert [line for line in manager.lines if line.startswith("WATCHDOG_USEC=")] == [
+        "WATCHDOG_USEC=3600000000",
+        "WATCHDOG_USEC=10000000",
+    ]
+    stand.socket.close()
+
+
+def test_reload_has_time_whatever_the_watchdog_allows(bench: Bench, manager: Manager) -> None:
+    """An import that takes longer than that would end the instance; the workers of it would be gone, too."""
+    master = bench.start(SLEEPERS, env=under(manager, WATCHDOG_USEC="400000"))
+    manager.await_line("READY=1")
+    assert bench.run("reload", "shop:app").returncode == 0
+    lines = manager.await_line("WATCHDOG_USEC=400000")
+    manager.await_line("WATCHDOG=1", lines.count("WATCHDOG=1") + 2)
+
+    found = [index for index, line in enumerate(manager.lines) if line.startswith("WATCHDOG_USEC=")]
+    assert [manager.lines[index] for index in found] == ["WATCHDOG_USEC=3600000000", "WATCHDOG_USEC=400000"]
+    # Nothing that the program before would have had to say comes in between.
+    between = manager.lines[found[0] + 1 : found[1]]
+    assert between.count("WATCHDOG=1") == 1
+    assert master.stop() == 0
 
 
 def test_news_that_changes_nothing_is_no_news(stand: Stand, manager: Manager) -> None:

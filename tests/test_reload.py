@@ -11,11 +11,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from helpers import Bench, Instance, alive, as_from_a_shell, open_files, runtime_in, until
+from pyworkers import _watcher
+from pyworkers._origin import BEGINS_MAX, CALM_S, Beginning
+from pyworkers._posix.reexec import Origin
+from pyworkers._watcher import has_changed
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "stdlib_census.py"
 
@@ -716,3 +721,113 @@ def test_files_are_watched_for_development(bench: Bench) -> None:
     assert not alive(int(watcher[1]))
     os.kill(instance.pid, signal.SIGKILL)
     until(lambda: not alive(int(second[1])), "the end of the watcher")
+
+
+SLOW = (
+    """
+with (here / "imports").open("a") as out:
+    out.write("VERSION\\n")
+while (here / "imports").read_text().count("VERSION") == WAITING and not (here / "go").exists():
+    time.sleep(0.005)
+"""
+    + CODE
+)
+
+
+@pytest.mark.parametrize("waiting", ["1", "2"], ids=["start", "takeover"])
+def test_what_is_saved_while_the_code_is_imported_is_a_reload(bench: Bench, waiting: str) -> None:
+    """Nobody watches then: neither before the first watcher, nor between two."""
+    changed = "v1"
+    if waiting == "2":
+        start(bench, None, "--reload").await_log("file watcher started")
+        # Tried out, then executed.
+        changed = "v2"
+        bench.app(code(changed, SLOW).replace("WAITING", waiting))
+    else:
+        bench.start(code(changed, SLOW).replace("WAITING", waiting), "--reload")
+    (instance,) = bench.instances
+    bench.await_text("imports", changed, int(waiting))
+
+    bench.app(code("v3"))
+    (bench.directory / "go").touch()
+
+    until(lambda: versions(bench) == dict.fromkeys("012", "v3"), "the code that was saved last")
+    instance.await_log("reload complete")
+    # One more where a change was found twice, while the watch began.
+    assert len(instance.matches("trying out")) <= int(waiting) + 1, instance.log
+    assert instance.stop() == 0
+
+
+def test_script_is_watched_from_its_start(bench: Bench) -> None:
+    """It is read long before its `app.run()`, also in the program of a reload."""
+    run = "\nif __name__ == '__main__':\n    sys.exit(app.run())\n"
+    bench.app(code("v1", SLOW).replace("WAITING", "1") + run)
+    program = subprocess.Popen(
+        [sys.executable, "shop.py"],
+        cwd=bench.directory,
+        env={**os.environ, **runtime_in(bench.directory), "PYWORKERS_RELOAD": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        bench.await_text("imports", "v1")
+        bench.app(code("v2", SLOW).replace("WAITING", "2") + run)
+        (bench.directory / "go").touch()
+        (bench.directory / "imports").write_text("v1\n")
+        bench.await_text("imports", "v2", 1)
+        (bench.directory / "go").unlink()
+        bench.await_text("imports", "v2", 2)
+        bench.app(code("v3") + run)
+        (bench.directory / "go").touch()
+        until(lambda: versions(bench) == dict.fromkeys("012", "v3"), "the code that was saved last")
+    finally:
+        program.terminate()
+        assert program.wait(20) == 0
+
+
+def test_look_back_finds_what_the_watch_would_have_seen(tmp_path: Path) -> None:
+    """Also a file of old that was moved there; nothing that is written beside the code."""
+    (tmp_path / "old.py").touch()
+    (tmp_path / "package" / "__pycache__").mkdir(parents=True)
+    since = (tmp_path / "old.py").stat().st_ctime + 1.0
+
+    def later(name: str) -> None:
+        # By the clock that the kernel gives files, which nobody can set back.
+        until(lambda: time.time() > since, "a second")
+        (tmp_path / name).touch()
+
+    assert not has_changed(str(tmp_path), since)
+    for name in ("notes.txt", "package/__pycache__/a.py", ".#a.py"):
+        later(name)
+        assert not has_changed(str(tmp_path), since), name
+    (tmp_path / "old.py").rename(tmp_path / "package" / "new.py")
+    assert has_changed(str(tmp_path), since)
+
+
+def test_code_that_changes_itself_is_not_reloaded_without_end() -> None:
+    """A few programs may follow each other at once, as where somebody saves often; the next one has to wait."""
+    begin = Beginning(Origin("", (), "", {}), None, begins=(100.0,))
+    looks = []
+    for _ in range(BEGINS_MAX + 1):
+        looks.append(begin.calm_at)
+        begin = Beginning(begin.origin, None, begins=begin.next_begins)
+
+    assert max(looks[: BEGINS_MAX - 1]) <= time.time()
+    assert looks[BEGINS_MAX - 1] == 100.0 + CALM_S
+    assert looks[BEGINS_MAX] > time.time()
+    assert len(begin.begins) == BEGINS_MAX
+
+
+def test_look_back_waits_for_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And there is one."""
+    told: list[int] = []
+    monkeypatch.setattr(_watcher, "tell", lambda master: told.append(master) or True)
+    (tmp_path / "shop.py").touch()
+    at = time.time() + 1000
+    look = _watcher.Look(7, str(tmp_path), 0.0, at)
+
+    assert not look.is_set()
+    assert not told
+    monkeypatch.setattr(time, "time", lambda: at)
+    assert not look.is_set()
+    assert not look.is_set()
+    assert told == [7]

@@ -143,6 +143,8 @@ def test_hostile_log_calls_cannot_break_a_line_or_forge_a_field(bench: Bench) ->
             app.log.info("values", extra={"a": float("nan"), "b": Odd(), "c": loop, "d": {1, 2}, "e": b"x", "f": {"g": [1]},
                                           "h": float("inf"), "i": 10 ** 400, "j": None, "": 1})
             app.log.log(35, "odd level", stack_info=True)
+            names = "cause exit signal attempt after delay unit spare traceback stack".split()
+            app.log.info("all forged", extra={**dict.fromkeys(names, "x"), "free": 1})
             app.log.info("%d", "no number")
             app.log.warning("{'pin': 5}", {"not": "a field"})
         """,
@@ -156,6 +158,10 @@ def test_hostile_log_calls_cannot_break_a_line_or_forge_a_field(bench: Bench) ->
     (line,) = forged
     assert (line["handler"], line["pin"], line["level"], line["name"]) == ("sell", 3, "INFO", "shop")
     assert line["pid"] not in (1, master.pid)
+    assert "event" not in line
+    (line,) = [found for found in ours if found["message"] == "all forged"]
+    assert set(line) == {"time", "level", "message", "name", "pid", "handler", "pin", "free"}
+    (line,) = forged
     assert line["message"] == '"}\n{"pin":9}\n\x00\x1b[31m\udc80'
     values = next(found for found in ours if found["message"] == "values")
     assert (values["a"], values["h"], values["f"], values["j"], values["i"]) == (

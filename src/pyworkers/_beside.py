@@ -73,10 +73,11 @@ def _files_watched(works: Works, inheritance: Inheritance) -> Generator[None]:
     """Let the loop keep the helper that watches the files of the app, and asks for a reload when one changes."""
     from pyworkers._master.helper import Helper
 
-    directory, calls = works.parts.begin.origin.directory, prologue.notice_calls(inheritance)
-    arguments = (calls, inheritance, "pyworkers._watcher", str(os.getpid()), directory)
-    main = functools.partial(prologue.run_program, *arguments)
-    where = f"directory={directory}"
+    begin, calls = works.parts.begin, prologue.helper_calls(inheritance)
+    # It looks back, too, to when this program began to read its code.
+    arguments = (str(os.getpid()), begin.origin.directory, repr(begin.begins[-1]), repr(begin.calm_at))
+    main = functools.partial(prologue.run_program, calls, inheritance, "pyworkers._watcher", *arguments)
+    where = f"directory={begin.origin.directory}"
     helper = Helper("file watcher", where, works.kernel, main, lambda: None, works.parts.journal.write)
     works.loop.keep(helper)
     try:

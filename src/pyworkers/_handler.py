@@ -9,6 +9,8 @@ from pyworkers._logs import Journal, Line
 
 # What every record has is not what somebody has put in as `extra`.
 _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+# Those are told below, where there are such.
+_OURS = frozenset({"traceback", "stack"})
 _FORMATTER = logging.Formatter()
 
 
@@ -46,7 +48,7 @@ class FieldsHandler(logging.Handler):
             # What the master says of a worker comes as it is, with the facts behind it.
             said = record.args[0] if isinstance(record.args, tuple) and len(record.args) == 1 else None
             text = said if isinstance(said, Line) and record.msg == "%s" else record.getMessage()
-            fields = {name: value for name, value in vars(record).items() if name not in _ORDINARY}
+            fields = {name: value for name, value in vars(record).items() if name not in _ORDINARY | _OURS}
             if record.exc_info and record.exc_info[0] is not None:
                 fields["traceback"] = _FORMATTER.formatException(record.exc_info)
             if record.stack_info:

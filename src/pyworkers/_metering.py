@@ -40,7 +40,7 @@ class Metering:
         """
         self._place = Place(address)
         self._inheritance = inheritance
-        main = functools.partial(_main, self._place, arguments, prologue.notice_calls(inheritance), inheritance)
+        main = functools.partial(_main, self._place, arguments, prologue.helper_calls(inheritance), inheritance)
         self.helper = Helper("metrics helper", f"address={address}", kernel, main, self._listen, log)
 
     def _listen(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Generator
 
 from pyworkers._core.records import record
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from pyworkers._succession import Estate
 
 
+BEGINS_MAX, CALM_S = 5, 60.0
+"""So many programs may follow each other in so many seconds because of a file that changed while one began."""
+
+
 @record
 class Beginning:
     """That of this program.
@@ -28,6 +33,7 @@ class Beginning:
         estate: What that one has left.
         early: The signals that come before the master's traps stand; None where there is nothing to take over.
         children: Those that the program before this one has left, workers or not: nobody else can reap them any more.
+        begins: When this program and a few before it began, the oldest first, by the clock that files have.
     """
 
     origin: Origin
@@ -36,6 +42,7 @@ class Beginning:
     estate: Estate | None = None
     early: EarlySignals | None = None
     children: frozenset[Pid] = frozenset()
+    begins: tuple[float, ...] = ()
 
     @property
     def inherited(self) -> Estate | None:
@@ -58,6 +65,16 @@ class Beginning:
         except Interrupted as stop:
             raise AppImportError(f"{process.signal_name(stop.signum)} has come while its code was imported") from None
 
+    @property
+    def next_begins(self) -> tuple[float, ...]:
+        """The `begins` of a program that begins now."""
+        return (*self.begins, time.time())[-BEGINS_MAX:]
+
+    @property
+    def calm_at(self) -> float:
+        """When one more may follow: code that writes a Python file as it is imported must not bring one by one."""
+        return self.begins[0] + CALM_S if len(self.begins) == BEGINS_MAX else self.begins[-1]
+
 
 def beginning(target: str | None = None) -> Beginning:
     """Return it, before anything is changed, or loaded that the user has written.
@@ -68,11 +85,12 @@ def beginning(target: str | None = None) -> Beginning:
     errand = reexec.errand()
     origin = reexec.origin()
     if errand is None:
-        return Beginning(origin, target)
+        # A script has been read before its `app.run()`, and what it imports.
+        return Beginning(origin, target, begins=(time.time() if target else reexec.started(),))
     from pyworkers import _succession
 
     estate = _succession.read(errand.read())
     if errand.answer is not None:
         return Beginning(origin, target, errand, estate)
     children = process.children() or frozenset()
-    return Beginning(origin, target, errand, estate, EarlySignals(estate.mask), children)
+    return Beginning(origin, target, errand, estate, EarlySignals(estate.mask), children, estate.begins)

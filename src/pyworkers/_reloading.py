@@ -56,10 +56,11 @@ def reloading(works: Works, notifier: Notifier | None) -> Reload:
     answers = None if left is None else _take_over(works, left)
     log, broken = works.parts.journal.write, works.parts.broken
     told = None if answers is None else [reload_told(each, os.getpid()) for each in answers]
-    reload = Reload(works.kernel, _means(works), log, notifier, told)
+    reload = Reload(works.kernel, _means(works, notifier), log, notifier, told)
     if left is not None and notifier is not None:
         # The program before this one has said so; until the end of the roll this one must not say that all is ready.
         notifier.reloading(works.kernel.now())
+        notifier.is_back()
     if broken is not None:
         others = "the workers go on with the code that they run, and nobody is replaced"
         log(ERROR, f"reload failed: {broken}; {others}: mend it and reload again")
@@ -77,7 +78,7 @@ def _take_over(works: Works, left: Estate) -> list[Answer]:
     return [] if works.loop.control is None else estate.take_up(works.loop.control, left.lines, now)
 
 
-def _means(works: Works) -> Means:
+def _means(works: Works, notifier: Notifier | None) -> Means:
     begin = works.parts.begin.origin
     answers: list[int] = []
 
@@ -92,7 +93,7 @@ def _means(works: Works) -> Means:
     def become() -> None:
         from pyworkers import _succession
 
-        _succession.become(begin, works)
+        _succession.become(begin, works, notifier)
 
     def refusal() -> str | None:
         if works.parts.plan.run.lease is not None:

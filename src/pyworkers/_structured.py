@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 # ASCII alone: what some readers take for the end of a line (U+2028) is escaped, and so is what is no UTF-8.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
+_RESERVED = frozenset({
+    "time", "level", "name", "message", "pid", "handler", "pin", "spare",
+    "event", "cause", "exit", "signal", "attempt", "after", "delay", "unit",
+})  # fmt: skip
+"""What these say is the master's to say, also in a line that has none of it."""
+
 
 class Structure:
     """What makes one line out of what is known.
@@ -62,7 +68,8 @@ class Structure:
             **(facts or {}),
         }
         for key, value in (extra or {}).items():
-            fields.setdefault(str(key), value)
+            if key not in _RESERVED:
+                fields.setdefault(str(key), value)
         body = ",".join([f"{_encode(key)}:{_value(value)}" for key, value in fields.items()])
         return f"{{{body}}}"
 

@@ -27,6 +27,7 @@ from pyworkers.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pyworkers._master.notify import Notifier
     from pyworkers._reloading import Works
 
 
@@ -59,6 +60,7 @@ class Estate:
         children: Those that are to be reaped: workers, and what else the master has forked.
         leaders: Those of them that lead a process group.
         started_at: When the master was started, on the monotonic clock.
+        begins: When the next program begins, after those of this one and of a few before it, by the wall clock.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Estate:
     leaders: frozenset[Pid]
     past: Past
     started_at: float
+    begins: tuple[float, ...]
     legacy: Legacy
     books: Books
     lines: tuple[Line, ...]
@@ -127,6 +130,7 @@ def describe(works: Works) -> Estate:
         leaders=frozenset(brood.leaders),
         past=works.roster.past(slot.plan.pin for slot in legacy.slots),
         started_at=works.started_at,
+        begins=works.parts.begin.next_begins,
         legacy=legacy,
         books=estate.books_of(works.executor),
         lines=() if works.loop.control is None else estate.lines_of(works.loop.control),
@@ -138,7 +142,7 @@ def check(begin: Origin, works: Works) -> tuple[Pid, int]:
     return reexec.start_check(begin, written(describe(works)))
 
 
-def become(begin: Origin, works: Works) -> None:
+def become(begin: Origin, works: Works, notifier: Notifier | None) -> None:
     """Replace this program, and return only by an OSError."""
     # Once before anything is given up for it: what fails here costs nobody anything.
     written(describe(works))
@@ -146,7 +150,13 @@ def become(begin: Origin, works: Works) -> None:
     works.loop.rest()
     left = describe(works)
     works.parts.journal.sink.flush()
-    reexec.become(begin, written(left), left.kept.numbers(left.lines), works.parts.trapped.hand_on)
+    if notifier is not None:
+        notifier.leaves(works.kernel.now())
+    try:
+        reexec.become(begin, written(left), left.kept.numbers(left.lines), works.parts.trapped.hand_on)
+    finally:
+        if notifier is not None:
+            notifier.is_back()
 
 
 def refuse(decided: Plan, left: Estate, directory: str) -> None:

@@ -37,10 +37,11 @@ class Family:
 
     Attributes:
         name: Without the suffix that its kind gives to a sample.
+        kind: Never the `info` of OpenMetrics, for which node_exporter's textfile collector refuses the whole text.
     """
 
     name: str
-    kind: Literal["gauge", "counter", "info"]
+    kind: Literal["gauge", "counter"]
     help: str
     samples: tuple[Sample, ...]
 
@@ -52,7 +53,7 @@ class Family:
     @property
     def sample_name(self) -> str:
         """What stands before the labels."""
-        return self.name + {"gauge": "", "counter": "_total", "info": "_info"}[self.kind]
+        return self.name + ("_total" if self.kind == "counter" else "")
 
 
 def absent(name: str) -> list[Family]:
@@ -65,7 +66,7 @@ def families(reply: Reply) -> list[Family]:
     name = {"name": str(reply["name"])}
     found = [
         _up(name["name"], 1),
-        Family("pyworkers", "info", "The instance.", (Sample({**name, "app": reply["app"] or ""}, 1),)),
+        Family("pyworkers_info", "gauge", "The instance.", (Sample({**name, "app": reply["app"] or ""}, 1),)),
         Family("pyworkers_start_time_seconds", "gauge", "When the master started.", (Sample(name, reply["started"]),)),
         _by_state("pyworkers_workers", "How many PINs of a handler are in a state.", name, reply["workers"]),
         _by_state("pyworkers_spares", "How many spares of a handler are in a state.", name, reply["spares"]),
@@ -114,7 +115,7 @@ def _last_exits(name: Mapping[str, str], rows: Iterable[Row]) -> Family:
         for row in rows
         if row["last_exit"] is not None
     ]
-    return Family("pyworkers_worker_last_exit", "info", "How the last worker of a PIN ended.", tuple(samples))
+    return Family("pyworkers_worker_last_exit_info", "gauge", "How the last worker of a PIN ended.", tuple(samples))
 
 
 _WORKERS: tuple[tuple[str, Literal["gauge", "counter"], str, Callable[[Row], float | None]], ...] = (

@@ -42,10 +42,10 @@ def fields(launch: Launch, *variables: str) -> dict[str, object]:
         more.append(f"--shard=kubernetes/{launch.shards}")
     # The path of modules is this machine's; the image has its own.
     ours = [(name, text) for name, text in launch.variables.items() if name.startswith("PYWORKERS_")]
-    items = (*variables, *(f"{{name: {name}, value: {_quoted(text)}}}" for name, text in ours))
+    items = (*variables, *(f"{{name: {name}, value: {_quoted(_literal(text))}}}" for name, text in ours))
     return {
         "name": _label(launch.name),
-        "command": _list(launch.command("python", *more)),
+        "command": _list(tuple(map(_literal, launch.command("python", *more)))),
         "stop_s": launch.stop_s,
         "seats": launch.seats,
         "environment": "\n          env:" + "".join(f"\n            - {item}" for item in items) if items else "",
@@ -115,6 +115,11 @@ _PROBES = """\
 def _label(name: str) -> str:
     """Return the name as RFC 1123 has a label."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower())[:NAME_MAX].strip("-") or "app"
+
+
+def _literal(text: str) -> str:
+    """Return what comes to this text where Kubernetes expands `$(NAME)`: in a command and in env, and in no probe."""
+    return text.replace("$", "$$")
 
 
 def _list(words: tuple[str, ...]) -> str:

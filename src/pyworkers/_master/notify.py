@@ -23,6 +23,9 @@ REST_S = 0.5
 RETRY_S = 0.1
 """When to try again where the manager's queue is full: it holds 10 messages by default, net.unix.max_dgram_qlen."""
 
+ABSENCE_S = 3600.0
+"""How long a program may take to begin that replaces this one: as a start has it in the manifest of Kubernetes."""
+
 BEAT_MIN_S = 0.01
 """A watchdog that wants to hear more often than this would have the master do nothing else."""
 
@@ -56,6 +59,8 @@ class Notifier:
         # sd_watchdog_enabled(3) recommends the half.
         self._beat_s = math.inf if watchdog_s is None else max(watchdog_s / 2, BEAT_MIN_S)
         self._beat_at = math.inf if watchdog_s is None else -math.inf
+        self._watchdog_s = watchdog_s
+        self._was_absent = False
         self._is_daemon = is_daemon
         self._is_ready = self._is_reloading = self._is_stopping = False
         self._status = ""
@@ -82,7 +87,9 @@ class Notifier:
             self._look(now)
         if now >= self._beat_at:
             self._beat_at = now + self._beat_s
-            self._say("WATCHDOG=1", now)
+            more = _watchdog_of(self._watchdog_s or 0.0) if self._was_absent else ""
+            self._was_absent = False
+            self._say(f"WATCHDOG=1{more}", now)
         if now >= self._retry_at:
             self._flush(now)
 
@@ -97,6 +104,16 @@ class Notifier:
     def reloaded(self) -> None:
         """In the same process: the reload is over, and READY is said as soon as it is true."""
         self._is_reloading, self._changed, self._rest_until = False, True, -math.inf
+
+    def leaves(self, now: float) -> None:
+        """Just before another program takes the place of this one: it imports its code before it can say a word."""
+        if self._watchdog_s is not None and self._manager is not None:
+            self._say(f"WATCHDOG=1{_watchdog_of(max(self._watchdog_s, ABSENCE_S))}", now)
+
+    def is_back(self) -> None:
+        """In the program that has taken over, or where none could: the watchdog's time is what it was, from now on."""
+        if self._watchdog_s is not None and self._manager is not None:
+            self._was_absent, self._beat_at = True, -math.inf
 
     def _look(self, now: float) -> None:
         self._changed, self._rest_until = False, now + REST_S
@@ -139,3 +156,8 @@ class Notifier:
             self._log(WARNING, f"cannot notify the service manager: {os.strerror(error.errno or 0)}; it hears no more")
             self._manager, self._beat_at = None, math.inf
         self._owed.clear()
+
+
+def _watchdog_of(seconds: float) -> str:
+    """Return the line that sets the watchdog's time: sd_notify(3)."""
+    return f"\nWATCHDOG_USEC={round(seconds * 1e6)}"

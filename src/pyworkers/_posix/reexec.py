@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 
 from pyworkers._core.records import record
 from pyworkers._core.types import Pid
-from pyworkers._posix import signals
+from pyworkers._posix import boottime, lockfile, signals
 from pyworkers.errors import UsageError
 
 VARIABLE = "PYWORKERS_REEXEC"
@@ -66,6 +67,13 @@ class Errand:
 def origin() -> Origin:
     """Return how this program was started, before it changes anything."""
     return Origin(sys.executable, tuple(sys.orig_argv), _directory(), dict(os.environ))
+
+
+def started() -> float:
+    """Return when this process was started, by the wall clock; that of now where the kernel does not tell it."""
+    ticks = lockfile.started_ticks(os.getpid())
+    age_s = 0.0 if ticks is None else boottime.now() - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age_s
 
 
 def _directory() -> str:

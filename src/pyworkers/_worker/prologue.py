@@ -70,6 +70,17 @@ def notice_calls(inheritance: Inheritance) -> Sequence[Call]:
     return _child_calls(signals.plain(traps), inheritance, int(signal.SIGKILL), [])
 
 
+def helper_calls(inheritance: Inheritance) -> Sequence[Call]:
+    """In the master, once: return those that make a child of it a helper, which `run_program` makes another program.
+
+    What stops the master may be sent to its whole process group: a helper stays until the master ends it. Ignored, and
+    not trapped: of the two only that outlives execve(2).
+    """
+    traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
+    traps.update(dict.fromkeys(signals.STOPPING, signals.IGNORE))
+    return _child_calls(signals.plain(traps), inheritance, int(signal.SIGKILL), [])
+
+
 def _child_calls(
     traps: Mapping[int, signals.Trap], inheritance: Inheritance, death_signal: int, own: Sequence[Call]
 ) -> Sequence[Call]:

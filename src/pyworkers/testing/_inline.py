@@ -64,7 +64,8 @@ def run_handler(  # noqa: PLR0913  (keyword-only)
     A signal arrives just before a checkpoint, so that `stop_at=1` stops the handler at its first one. Checkpoints are
     those of `App.checkpoint`: also `sleep`, `wait`, each item of `track`, entering `interruptible`, and leaving the
     outermost `critical`. After `App.stop_all` the next one is a stop. `App.sleep` takes no time; `App.wait` does,
-    where it waits for descriptors. A handler that reaches no checkpoint is not bounded by `time_limit`.
+    where it waits for descriptors. A handler that reaches no checkpoint is not bounded by `time_limit`, nor is one that
+    catches every BaseException and goes on.
 
     Args:
         app: What the handler is registered at. No other run of it may be going on.
@@ -80,7 +81,7 @@ def run_handler(  # noqa: PLR0913  (keyword-only)
         time_limit: In seconds, for a handler that does not end.
 
     Raises:
-        TimeoutError: The handler has not ended within `time_limit`, or waits for ever.
+        TimeoutError: The handler has not ended within `time_limit`, as far as that bounds it, or waits for ever.
         UsageError: The app has no such handler, or this handler no such PIN, or the script makes no sense.
         Exception: What the handler or a hook raised, where that is no exit.
 
