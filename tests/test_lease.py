@@ -301,10 +301,9 @@ def test_companion_hears_and_is_heard() -> None:
     companion = Companion("code", null)
     try:
         # `python -m code` reads its lines from stdin, and echoes none on stdout, which is /dev/null.
-        more = companion.send(b"# " + b"x" * 2_000_000 + b"\n")
+        more = companion.send(b"# " + b"x" * 2_000_000 + b"\nraise SystemExit\n")
         assert more
         until(lambda: not companion.flush(), "all to be sent")
-        companion.send(b"raise SystemExit\n")
         until(lambda: (companion.read(), companion.hung_up)[1], "its end")
         assert companion.send(b"too late") is False
     finally:

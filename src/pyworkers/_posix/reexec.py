@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 
 from pyworkers._core.records import record
 from pyworkers._core.types import Pid
-from pyworkers._posix import boottime, lockfile, signals
+from pyworkers._posix import lockfile, signals
 from pyworkers.errors import UsageError
 
 VARIABLE = "PYWORKERS_REEXEC"
@@ -71,9 +71,10 @@ def origin() -> Origin:
 
 def started() -> float:
     """Return when this process was started, by the wall clock; that of now where the kernel does not tell it."""
-    ticks = lockfile.started_ticks(os.getpid())
-    age_s = 0.0 if ticks is None else boottime.now() - ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - age_s
+    now, ticks = time.time(), lockfile.started_ticks(os.getpid())
+    if not sys.platform.startswith("linux") or ticks is None:
+        return now
+    return now - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def _directory() -> str:
