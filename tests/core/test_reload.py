@@ -287,6 +287,34 @@ def test_group_is_replaced_together() -> None:
     assert m.RollEnded(3) in stage.advance(policy.CANARY_S)
 
 
+@pytest.mark.parametrize("status", [Exited(0), STOPPED])
+def test_roll_waits_for_all_of_a_group(status: Exited) -> None:
+    """Also for one that only the new code has, and where the one whose turn it was has finished."""
+    stage = staged(2)
+    declared = [SlotPlan(Pin(0), group="g"), SlotPlan(Pin(1)), SlotPlan(Pin(2), group="g")]
+    reload(stage, *declared)
+    stage.exit(status, 0)
+    stage.advance(0.0)
+    if status == STOPPED:
+        stage.up(0)
+    stage.advance(policy.CANARY_S)
+    assert not acts(stage, 1)
+    stage.up(2)
+
+    assert [action for _, action in acts(stage, 1)] == ["TERM"]
+
+
+def test_new_pin_of_a_group_that_dies_halts_the_roll() -> None:
+    """It is started with those that are replaced."""
+    stage = staged(2)
+    reload(stage, SlotPlan(Pin(0), group="g"), SlotPlan(Pin(1)), SlotPlan(Pin(2), group="g"))
+    leave(stage, 0)
+    effects = stage.exit(Exited(1), 2)
+
+    assert m.RollHalted(Pin(2), 2) in effects
+    assert not acts(stage, 1)
+
+
 def test_group_whose_new_code_dies_halts_the_roll() -> None:
     """Also where it is another PIN of the group than the one whose turn it is."""
     stage = Stage(*plans(2, group="g"), SlotPlan(Pin(2), handler=1))

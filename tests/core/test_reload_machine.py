@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -169,5 +168,4 @@ class ReloadMachine(RuleBasedStateMachine):
         self.feed(m.StopRequested(kind, "test"))
 
 
-ReloadMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestReloadMachine = ReloadMachine.TestCase

@@ -1,5 +1,7 @@
 """The roll after a reload: workers that still run the old code are replaced one at a time, each when the last is up.
 
+Who lives together is replaced together, with those of the group whom only the new code has.
+
 It halts at the first that does not come up, and all others go on with the code that they run. Up means that
 `on_worker_start` is done; code that fails at its first lines does so after that, so the first PIN of each handler has
 to live for a moment before others follow, and any that dies young ends the roll.
@@ -46,6 +48,8 @@ class Roll:
         self._waiting = list(self._stale)
         self._proven: set[int] = set()
         self._settle_at = NEVER
+        # Who is started with the current one, that one included.
+        self._step: dict[Pin, Slot] = {}
         self.current: Pin | None = None
         self.halted: Pin | None = None
         self.done_count = 0
@@ -62,7 +66,7 @@ class Roll:
     def next(self, now: float) -> Pin | None:
         """Return the PIN that is to be started anew now, or None while there is something to wait for, or no more."""
         while self.halted is None:
-            if self.current is not None and not self._is_replaced(self._slots[self.current], now):
+            if self.current is not None and not all(self._is_replaced(slot, now) for slot in self._step.values()):
                 return None
             if self.current is not None:
                 self.current = None
@@ -70,6 +74,7 @@ class Roll:
             if not self._waiting:
                 return None
             self.current = self._waiting.pop(0)
+            self._step = self._mates(self.current)
             if self._is_old(self._slots[self.current]):
                 return self.current
         return None
@@ -77,8 +82,8 @@ class Roll:
     def note_end(self, ended: m.WorkerEnded) -> bool:
         """Take the end of a worker, and return whether the roll halts at it: new code that has failed, unasked."""
         pin, state = ended.pin, self._slots[ended.pin].state
-        mate = self._is_mate(pin)
-        new = pin in self._stale and (mate or pin not in self._waiting) and ended.attempt > self._stale[pin]
+        mate = self.current is not None and pin in self._step
+        new = (mate or (pin in self._stale and pin not in self._waiting)) and ended.attempt > self._stale.get(pin, 0)
         if self.halted is not None or not new or self.left_count == 0 or ended.purpose not in (None, Purpose.HANG):
             return False
         young = mate or ended.lifetime_s < policy.SHORT_LIFE_S
@@ -91,12 +96,12 @@ class Roll:
         self.halted, self.current, self._settle_at = pin, None, NEVER
         return True
 
-    def _is_mate(self, pin: Pin) -> bool:
-        """Whether it is the PIN that is being replaced, or one of its group, which is replaced with it."""
-        if self.current is None or pin == self.current:
-            return pin == self.current
-        group = self._slots[self.current].plan.group
-        return group is not None and self._slots[pin].plan.group == group
+    def _mates(self, pin: Pin) -> dict[Pin, Slot]:
+        """Return the PIN and all of its group."""
+        slot = self._slots[pin]
+        if slot.plan.group is None:
+            return {pin: slot}
+        return {mate: other for mate, other in self._slots.items() if other.plan.group == slot.plan.group}
 
     def _is_old(self, slot: Slot) -> bool:
         """Whether its process, if it has one, runs the old code; one that has none is started with the new."""
@@ -107,7 +112,7 @@ class Roll:
     def _is_replaced(self, slot: Slot, now: float) -> bool:
         self._settle_at = NEVER
         match slot.state:
-            case Running(attempt=attempt, spawned_at=spawned_at) if attempt > self._stale[slot.plan.pin]:
+            case Running(attempt=attempt, spawned_at=spawned_at) if attempt > self._stale.get(slot.plan.pin, 0):
                 if slot.plan.handler in self._proven:
                     return True
                 self._settle_at = spawned_at + policy.CANARY_S
