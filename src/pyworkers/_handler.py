@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 
 from pyworkers._logs import Journal, Line
 
-# What every record has is not what somebody has put in as `extra`.
-_ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-# Those are told below, where there are such.
-_OURS = frozenset({"traceback", "stack"})
+# What every record has is not what somebody has put in as `extra`. The last two are told below, where there are such.
+_ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "traceback", "stack"}
 _FORMATTER = logging.Formatter()
 
 
@@ -48,7 +46,7 @@ class FieldsHandler(logging.Handler):
             # What the master says of a worker comes as it is, with the facts behind it.
             said = record.args[0] if isinstance(record.args, tuple) and len(record.args) == 1 else None
             text = said if isinstance(said, Line) and record.msg == "%s" else record.getMessage()
-            fields = {name: value for name, value in vars(record).items() if name not in _ORDINARY | _OURS}
+            fields = {name: value for name, value in vars(record).items() if name not in _ORDINARY}
             if record.exc_info and record.exc_info[0] is not None:
                 fields["traceback"] = _FORMATTER.formatException(record.exc_info)
             if record.stack_info:

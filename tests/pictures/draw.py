@@ -44,11 +44,14 @@ def capture(directory: Path) -> str:
     command = [python, "-m", "pyworkers", "crawler:app"]
     with subprocess.Popen(command, cwd=directory, env=environment, stderr=subprocess.DEVNULL) as master:
         try:
-            time.sleep(1.0)
+            verb = [python, "-m", "pyworkers", "ping", "crawler:app"]
+            give_up_at = time.monotonic() + 10
+            while subprocess.run(verb, cwd=directory, env=environment, capture_output=True, check=False).returncode:
+                assert time.monotonic() < give_up_at, "the instance does not answer"
             size = ["-x", str(COLUMNS), "-y", str(ROWS)]
             watch = f"{python} -m pyworkers status crawler:app --watch"
             subprocess.run([*tmux, "new-session", "-d", *size, watch], cwd=directory, env=environment, check=True)
-            time.sleep(3.5)
+            time.sleep(3.5)  # the picture is of this moment
             done = subprocess.run([*tmux, "capture-pane", "-p", "-e"], capture_output=True, text=True, check=True)
             subprocess.run([*tmux, "kill-server"], check=True)
             return done.stdout

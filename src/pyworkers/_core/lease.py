@@ -212,9 +212,9 @@ class Lease:
         return self._giving
 
     @property
-    def number(self) -> int:
-        """Of the last request."""
-        return self._number
+    def asked(self) -> Request | None:
+        """The request that is under way."""
+        return self._asked
 
     @property
     def wanted_count(self) -> int:

@@ -34,9 +34,6 @@ from pyworkers._core.types import (
     is_spare,
 )
 
-_SETTLED = ClosedState | Waiting
-"""Who is so holds no start up: to wait for a row of others may take a year."""
-
 
 def _awaiting_row(effect: Effect) -> Effect:
     """Return the report of an end without a respawn's delay: when there will be one, is for others to say."""
@@ -64,13 +61,15 @@ class Onset:
         """Return whether nobody holds it up: each PIN has been up, or waits, or never will be."""
         if not self.answered:
             return False
-        if self._last is None or not _is_coming(self._last):
-            self._last = next((slot for slot in reversed(slots.values()) if _is_coming(slot)), None)
+        if self._last is None or not self.is_coming(self._last):
+            self._last = next((slot for slot in reversed(slots.values()) if self.is_coming(slot)), None)
         return self._last is None
 
-
-def _is_coming(slot: Slot) -> bool:
-    return not (slot.ever_up or isinstance(slot.state, _SETTLED) or is_spare(slot.plan.pin))
+    def is_coming(self, slot: Slot) -> bool:
+        """Return whether it holds the start up; not who waits after an answer: others may have its row for a year."""
+        if slot.ever_up or is_spare(slot.plan.pin):
+            return False
+        return not isinstance(slot.state, ClosedState) and not (self.answered and isinstance(slot.state, Waiting))
 
 
 class LeasedSlot(Slot):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyworkers._core.records import record
 from pyworkers._core.supervisor import Supervisor
-from pyworkers._core.types import ClosedState, Failed, Finished, Pin, ProcessState, Running, Waiting, is_spare
+from pyworkers._core.types import Failed, Finished, Pin, ProcessState, Running, is_spare
 
 
 @record
@@ -45,9 +45,7 @@ class Standing:
 def standing_of(core: Supervisor) -> Standing:
     """Return how the instance stands; it costs a look at every slot."""
     slots = [slot for pin, slot in core._slots.items() if not is_spare(pin)]
-    # Who waits for a row may do so for a year: the start waits for the first answer of the database only.
-    settled = ClosedState | Waiting if core._onset.answered else ClosedState
-    coming = [slot for slot in slots if not (slot.ever_up or isinstance(slot.state, settled))]
+    coming = [slot for slot in slots if core._onset.is_coming(slot)]
     return Standing(
         wanted=len(slots),
         up=sum(isinstance(slot.state, Running) for slot in slots),

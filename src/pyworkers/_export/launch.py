@@ -18,7 +18,6 @@ from pyworkers.errors import UsageError
 STOP_MARGIN_S = 2
 """Beyond `stop_timeout`: one second in which the last worker is reaped, and one for the end of the interpreter."""
 
-
 _SEARCHED = "PYTHONPATH"
 
 

@@ -79,8 +79,6 @@ class Keeper:
         self._ready_by = NEVER
         self._inbox = b""
         self._vacated: list[Vacate] = []
-        # Whether the request that is under way may give us rows, also where nobody wants them any more.
-        self._claims = False
         self._trouble: str | None = None
         self._is_up = False
         self._waited_for = 0
@@ -149,7 +147,9 @@ class Keeper:
         if self._vacated:
             return False
         # A row that is granted to a master that has left is nobody's for a TTL. The answer tells what to give back.
-        return not (self._decided.unsaid or self._claims) or boottime.now() >= self._close_at
+        asked = self._decided.asked
+        claims = asked is not None and asked.claim
+        return not (self._decided.unsaid or claims) or boottime.now() >= self._close_at
 
     def report_unsaid(self) -> None:
         """Say what the database was not told."""
@@ -175,7 +175,6 @@ class Keeper:
             case c.Ask(request):
                 if self._helper is None or self._ready_by != NEVER:
                     return self._feed(c.RequestFailed(request.number), now)
-                self._claims = bool(request.claim)
                 self._send(self._helper, request)
             case c.Replace():
                 return self._lose("it does not answer", now)
@@ -204,7 +203,6 @@ class Keeper:
         for message in messages:
             match message:
                 case Reply():
-                    self._claims = False
                     self._recover()
                     events += self._feed(c.Replied(message), now)
                     if not self._is_up:
@@ -212,7 +210,6 @@ class Keeper:
                         events.append(RowsAnswered())
                     self._tell_waiting(message)
                 case wire.Failed(number, reason):
-                    self._claims = False
                     self._complain(f"lease database: {reason}")
                     events += self._feed(c.RequestFailed(number), now)
                 case wire.Ready():
@@ -255,8 +252,8 @@ class Keeper:
             self._kernel.send(self._helper.pid, signal.SIGKILL)
             self._hang_up(self._helper)
         self._helper, self._ready_by, self._start_at = None, NEVER, now + RESTART_S
-        self._claims = False
-        return self._feed(c.RequestFailed(self._decided.number), now)
+        asked = self._decided.asked
+        return self._feed(c.Elapsed() if asked is None else c.RequestFailed(asked.number), now)
 
     def _hang_up(self, helper: Companion) -> None:
         self._kernel.unwatch(helper.fileno())

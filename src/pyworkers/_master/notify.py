@@ -60,7 +60,8 @@ class Notifier:
         self._beat_s = math.inf if watchdog_s is None else max(watchdog_s / 2, BEAT_MIN_S)
         self._beat_at = math.inf if watchdog_s is None else -math.inf
         self._watchdog_s = watchdog_s
-        self._was_absent = False
+        # What the next beat has to say as well.
+        self._with_beat = ""
         self._is_daemon = is_daemon
         self._is_ready = self._is_reloading = self._is_stopping = False
         self._status = ""
@@ -87,9 +88,8 @@ class Notifier:
             self._look(now)
         if now >= self._beat_at:
             self._beat_at = now + self._beat_s
-            more = _watchdog_of(self._watchdog_s or 0.0) if self._was_absent else ""
-            self._was_absent = False
-            self._say(f"WATCHDOG=1{more}", now)
+            self._say(f"WATCHDOG=1{self._with_beat}", now)
+            self._with_beat = ""
         if now >= self._retry_at:
             self._flush(now)
 
@@ -113,7 +113,7 @@ class Notifier:
     def is_back(self) -> None:
         """In the program that has taken over, or where none could: the watchdog's time is what it was, from now on."""
         if self._watchdog_s is not None and self._manager is not None:
-            self._was_absent, self._beat_at = True, -math.inf
+            self._with_beat, self._beat_at = _watchdog_of(self._watchdog_s), -math.inf
 
     def _look(self, now: float) -> None:
         self._changed, self._rest_until = False, now + REST_S

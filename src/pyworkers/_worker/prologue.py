@@ -11,7 +11,7 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pyworkers._core.records import record
 from pyworkers._core.types import Pid
@@ -65,9 +65,7 @@ def worker_calls(traps: Mapping[int, signals.Trap], inheritance: Inheritance, *,
 
 def notice_calls(inheritance: Inheritance) -> Sequence[Call]:
     """In the master, once: return those that make a child of it the teller of a failure."""
-    traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
-    traps[signal.SIGINT] = signals.IGNORE
-    return _child_calls(signals.plain(traps), inheritance, int(signal.SIGKILL), [])
+    return _plain_calls(inheritance, [signal.SIGINT])
 
 
 def helper_calls(inheritance: Inheritance) -> Sequence[Call]:
@@ -76,8 +74,13 @@ def helper_calls(inheritance: Inheritance) -> Sequence[Call]:
     What stops the master may be sent to its whole process group: a helper stays until the master ends it. Ignored, and
     not trapped: of the two only that outlives execve(2).
     """
+    return _plain_calls(inheritance, signals.STOPPING)
+
+
+def _plain_calls(inheritance: Inheritance, ignored: Iterable[int]) -> Sequence[Call]:
+    """Return those of a child that is no worker: what it does not ignore ends it, and so does the master's end."""
     traps: dict[int, signals.Trap] = dict.fromkeys(signals.MANAGED, signals.DEFAULT)
-    traps.update(dict.fromkeys(signals.STOPPING, signals.IGNORE))
+    traps.update(dict.fromkeys(ignored, signals.IGNORE))
     return _child_calls(signals.plain(traps), inheritance, int(signal.SIGKILL), [])
 
 
