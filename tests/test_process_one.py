@@ -340,8 +340,12 @@ def note(name: str, *pids: int) -> None:
     (here / f"{name}.new").write_text(" ".join(map(str, pids)))
     (here / f"{name}.new").rename(here / name)
 
+kept = []
+
 def start_family(new_session: bool) -> None:
     program = subprocess.Popen(["sleep", "3600"], start_new_session=new_session)
+    # Not finalized when this returns: a Stop that is raised in a __del__ is printed, and lost.
+    kept.append(program)
     child = os.fork()
     if child == 0:
         if new_session:
